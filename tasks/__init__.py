@@ -1,0 +1,1 @@
+"""The stages, one file each, and the rooms that they are built from. Nothing here imports Prefect."""

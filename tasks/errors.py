@@ -1,0 +1,38 @@
+"""The one exception that a stage shows to a person, and the way every command ends on it."""
+
+import sys
+from collections.abc import Callable
+
+BAD_INPUT_STATUS = 2
+INTERRUPTED_STATUS = 130
+
+
+class InputError(Exception):
+    """Something from outside is wrong: a parameter, a file, a server. Its text is one sentence that names the thing."""
+
+
+def run_command(name: str, command: Callable[[], None]) -> None:
+    """Run a command's body; end the process with one sentence on stderr and status 2 on bad input.
+
+    Args:
+        name: The stage or command, put before the sentence.
+        command: The body; it raises InputError for anything that the person can put right.
+
+    Raises:
+        SystemExit: With status 2 after an InputError or an operating-system refusal (disk full, no permission),
+            with status 130 after an interrupt.
+    """
+    try:
+        command()
+    except InputError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        raise SystemExit(BAD_INPUT_STATUS) from error
+    except OSError as error:
+        if error.errno is None:
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        print(f"{name}: {error.strerror or error}{where}", file=sys.stderr)
+        raise SystemExit(BAD_INPUT_STATUS) from error
+    except KeyboardInterrupt as error:
+        print(f"{name}: interrupted", file=sys.stderr)
+        raise SystemExit(INTERRUPTED_STATUS) from error

@@ -1,0 +1,339 @@
+"""params.yaml as frozen, validated types. Read once at the edge of a stage; an unknown or impossible value is named."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from tasks.errors import InputError
+
+PARAMS_FILE = Path("params.yaml")
+
+Positive = Annotated[int, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+DEVICES = re.compile(r"auto|cpu:[1-9]\d*|gpu:\d+(,\d+)*")
+
+
+class Section(BaseModel):
+    """A frozen group of parameters that knows every key it may hold."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+
+class DownloadParams(Section):
+    """Where the data set comes from.
+
+    Attributes:
+        dataset: `cifar10` (the official binary archive), `folders` (an archive of labelled images) or `digits`
+            (scikit-learn's bundled handwritten digits; needs neither `url` nor `sha256`).
+        url: One address or several that are tried in order; `http(s)://`, `file://` and `s3://`.
+        sha256: Of the archive; null accepts any bytes and prints what to pin.
+        attempts: Tries at each address before the next one.
+        timeout_seconds: Longest silence of a server.
+    """
+
+    dataset: Literal["cifar10", "folders", "digits"]
+    url: tuple[str, ...] = ()
+    sha256: Sha256 | None = None
+    attempts: Positive = 5
+    timeout_seconds: Annotated[float, Field(gt=0)] = 30
+
+    @field_validator("url", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @field_validator("url")
+    @classmethod
+    def _known_scheme(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for url in value:
+            if not re.match(r"(https?|file|s3)://.", url):
+                raise ValueError(f"{url!r} is not an address that starts with http://, https://, file:// or s3://")
+        return value
+
+    @model_validator(mode="after")
+    def _address_present(self) -> "DownloadParams":
+        if self.dataset != "digits" and not self.url:
+            raise ValueError(f"url is empty, and dataset {self.dataset} needs one")
+        return self
+
+
+class SplitParams(Section):
+    """How images become train, validation and test arrays.
+
+    Attributes:
+        method: `stratified` keeps every class's share; `tail` holds out the last images, in the archive's order.
+        validation_fraction: Of the training images.
+        test_fraction: Of all images, where the data set has no test split of its own.
+        image_size: Height and width in pixels to which images from folders are resized.
+        seed: Of the stratified choice.
+    """
+
+    method: Literal["stratified", "tail"]
+    validation_fraction: Fraction
+    test_fraction: Fraction = 0.15
+    image_size: Annotated[int, Field(ge=8, le=1024)] = 32
+    seed: Seed = 0
+
+
+class TrainParams(Section):
+    """Which recipe trains on which devices; nothing here but `recipe` and `seed` changes the result beyond rounding.
+
+    Attributes:
+        recipe: A name under `recipes`.
+        seed: Of initial weights, order and augmentation.
+        devices: `auto`, `cpu:N` (N logical devices) or `gpu:0,1`.
+        checkpoint_every_epochs: How much work a kill may cost.
+    """
+
+    recipe: str
+    seed: Seed = 0
+    devices: str = "auto"
+    checkpoint_every_epochs: Positive = 1
+
+    @field_validator("devices")
+    @classmethod
+    def _known_devices(cls, value: str) -> str:
+        if not DEVICES.fullmatch(value):
+            raise ValueError(f"{value!r} is not auto, cpu:N or gpu:0,1,…")
+        return value
+
+
+class EvaluateParams(Section):
+    """How the test images are read.
+
+    Attributes:
+        batch_size: Images at once; it changes speed, not results.
+        test_time_augmentation: Views averaged for the second top-1: `none`, `mirror`, or `mirror_and_shift`
+            (½ mean(image, mirror) + ½ mean over two diagonal one-pixel shifts of mean(view, mirror), on logits).
+        calibration_bins: Equal-width confidence bins of the expected calibration error.
+    """
+
+    batch_size: Positive = 500
+    test_time_augmentation: Literal["none", "mirror", "mirror_and_shift"] = "mirror_and_shift"
+    calibration_bins: Annotated[int, Field(ge=2, le=100)] = 15
+
+
+class PublishParams(Section):
+    """Where releases go: `s3://<bucket>/<prefix>/releases/<id>/`.
+
+    Attributes:
+        bucket: Name of the bucket; it must exist.
+        prefix: Folder in the bucket.
+        minimum_top1: A release below this top-1 never becomes champion.
+    """
+
+    bucket: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")]
+    prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$")]
+    minimum_top1: Share = 0.0
+
+
+class Whitening(Section):
+    """Frozen first convolution from the eigenvectors of 2×2 patches (airbench, arXiv 2404.00498, section 3.2)."""
+
+    images: Positive = 5000
+    epsilon: Annotated[float, Field(gt=0)] = 5e-4
+    bias_epochs: NonNegative = 3
+
+
+class ModelParams(Section):
+    """Base and head of the network.
+
+    Attributes:
+        base: `vgg16`, `resnet50` (keras.applications, without top) or `airbench` (the convnet of the fast recipe).
+        head: `residual_separable` (the author's block) or `linear`.
+        weights: `none`, `imagenet` or a path to a `.weights.h5` file, for vgg16 and resnet50.
+        scaling: How uint8 pixels become numbers: `unit` ([0, 1]), `standard` (training mean and standard deviation
+            per channel), `imagenet` (as the base's own ImageNet weights want them).
+        widths: Filters of the three groups of `airbench`.
+        activation: Of `airbench`.
+        pooling: Of the `linear` head.
+        logit_scale: Factor on the `linear` head's logits.
+        batch_norm_momentum, batch_norm_epsilon: Of `airbench`: the share of the running statistics kept a step.
+    """
+
+    base: Literal["vgg16", "resnet50", "airbench"]
+    head: Literal["residual_separable", "linear"]
+    weights: str = "none"
+    scaling: Literal["unit", "standard", "imagenet"] = "unit"
+    widths: tuple[Positive, Positive, Positive] = (64, 256, 256)
+    activation: Literal["relu", "gelu", "gelu_tanh", "silu"] = "gelu"
+    pooling: Literal["average", "max"] = "average"
+    logit_scale: Annotated[float, Field(gt=0)] = 1.0
+    batch_norm_momentum: Share = 0.6
+    batch_norm_epsilon: Annotated[float, Field(gt=0)] = 1e-12
+    whitening: Whitening = Whitening()
+
+
+class LossParams(Section):
+    """What is minimised, as a mean over the global batch."""
+
+    name: Literal["binary_crossentropy", "categorical_crossentropy"]
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+class OptimizerParams(Section):
+    """Adam as Keras defines it, or SGD with Nesterov momentum and L2 in two groups of parameters.
+
+    Attributes:
+        learning_rate: Peak rate, for a mean loss.
+        momentum: Of SGD.
+        l2: Added to the gradient of the mean loss: l2 × weight.
+        batch_norm_rate_factor: Rate of batch norm's betas over `learning_rate`; their L2 is `l2` over this factor.
+    """
+
+    name: Literal["adam", "sgd"]
+    learning_rate: Annotated[float, Field(gt=0)]
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    l2: NonNegative = 0.0
+    batch_norm_rate_factor: Annotated[float, Field(gt=0)] = 1.0
+
+
+class ScheduleParams(Section):
+    """Learning rate over the steps, and what watches the validation loss.
+
+    Attributes:
+        name: `constant`, or `triangle`: from `start` × peak to the peak over the first `warmup` share of the steps,
+            then linearly to `end` × peak.
+        reduce_factor, reduce_patience: After this many epochs without a lower validation loss the rate is multiplied
+            by the factor; a patience of 0 switches it off.
+        stop_patience: After this many epochs without a lower validation loss training stops; 0 switches it off.
+    """
+
+    name: Literal["constant", "triangle"] = "constant"
+    start: NonNegative = 0.2
+    warmup: Share = 0.23
+    end: NonNegative = 0.07
+    reduce_factor: Annotated[float, Field(gt=0, le=1)] = 0.1
+    reduce_patience: Annotated[int, Field(ge=0)] = 0
+    stop_patience: Annotated[int, Field(ge=0)] = 0
+
+
+class AugmentParams(Section):
+    """What happens to a training image before it is seen.
+
+    Attributes:
+        crop: Pixels of reflect padding; a window of the image's size is cut at a random offset.
+        flip: `none`, `random`, or `alternating`: random in the first epoch, then the other way round every epoch.
+        cutout: Side in pixels of a square set to the mean; 0 switches it off.
+    """
+
+    crop: Annotated[int, Field(ge=0, le=64)] = 0
+    flip: Literal["none", "random", "alternating"] = "none"
+    cutout: Annotated[int, Field(ge=0, le=256)] = 0
+
+
+class LookaheadParams(Section):
+    """Slow copy of all weights, batch norm statistics included (arXiv 1907.08610), as airbench anneals it.
+
+    Every `every` steps slow ← k·slow + (1 - k)·fast and fast ← slow, with k = decay^every · (step / steps)^power.
+    """
+
+    every: Positive = 5
+    decay: Share = 0.95
+    power: NonNegative = 3.0
+
+
+class Recipe(Section):
+    """Everything that decides a training run but its data and seed.
+
+    Attributes:
+        epochs: Passes over the training images; a fraction ends within the last pass.
+        batch_size: Global, over all replicas.
+        drop_last: Leave out an epoch's last short batch.
+        precision: `float32`, `bfloat16`, `float64`, or `auto`: bfloat16 where the processor computes it natively.
+        select: `best` keeps the weights of the lowest validation loss, `last` those of the last step.
+    """
+
+    epochs: Annotated[float, Field(gt=0)]
+    batch_size: Positive
+    drop_last: bool = False
+    precision: Literal["auto", "float32", "bfloat16", "float64"] = "float32"
+    select: Literal["best", "last"] = "best"
+    model: ModelParams
+    loss: LossParams
+    optimizer: OptimizerParams
+    schedule: ScheduleParams = ScheduleParams()
+    augment: AugmentParams = AugmentParams()
+    lookahead: LookaheadParams | None = None
+
+
+class Params(Section):
+    """The whole of params.yaml."""
+
+    download: DownloadParams
+    split: SplitParams
+    train: TrainParams
+    evaluate: EvaluateParams
+    publish: PublishParams
+    recipes: dict[str, Recipe]
+
+    @model_validator(mode="after")
+    def _recipe_known(self) -> "Params":
+        if self.train.recipe not in self.recipes:
+            raise ValueError(f"train.recipe: {self.train.recipe!r} is not one of {', '.join(sorted(self.recipes))}")
+        return self
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe that `train.recipe` names."""
+        return self.recipes[self.train.recipe]
+
+
+def load_params(path: Path = PARAMS_FILE) -> Params:
+    """Read and validate params.yaml.
+
+    Raises:
+        InputError: The file is missing or not YAML, or a key is unknown, missing or has an impossible value; the text
+            names the key, the value and what is allowed.
+    """
+    try:
+        values = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist; run from the repository's root") from error
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    return parse_params(values, str(path))
+
+
+def parse_params(values: Any, source: str) -> Params:
+    """Validate parameters that were read from `source`; raises InputError like load_params."""
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        sentences = [_sentence(problem) for problem in error.errors(include_url=False)]
+        raise InputError(f"{source}: {'; '.join(sentences)}") from error
+
+
+def _sentence(problem: Any) -> str:
+    """Return one of pydantic's problems as `train.batch_size = 0: input should be greater than 0`."""
+    key = ".".join(str(part) for part in problem["loc"])
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        return f"{key} = {problem['input']!r}: no such parameter; {_allowed_keys(problem['loc'])}"
+    if problem["type"] == "missing":
+        return f"{key} is missing"
+    if problem["type"] == "value_error":
+        return f"{key}: {message}" if key else message
+    return f"{key} = {problem['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def _allowed_keys(location: tuple[int | str, ...]) -> str:
+    """Name the keys that the section holding an unknown key may have."""
+    section: Any = Params
+    for part in location[:-1]:
+        if section is Params and part == "recipes":
+            section = dict
+        elif section is dict:
+            section = Recipe
+        else:
+            annotation = section.model_fields[str(part)].annotation
+            section = annotation if isinstance(annotation, type) else LookaheadParams
+    return f"allowed are {', '.join(section.model_fields)}"
