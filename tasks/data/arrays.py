@@ -1,0 +1,159 @@
+"""The arrays between the stages: `{train,validation,test}_{images,labels}.npy` and `split.json` in one folder."""
+
+import hashlib
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.errors import InputError
+from tasks.files import read_json, write_json
+
+SPLITS = ("train", "validation", "test")
+RECORD_NAME = "split.json"
+IMAGES_AT_ONCE = 1024
+
+Images = NDArray[np.uint8]
+Labels = NDArray[np.int32]
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """Labelled images of one split.
+
+    Attributes:
+        images: uint8 (N, H, W, 3), RGB.
+        labels: int32 (N,), positions in the record's `classes`.
+    """
+
+    images: Images
+    labels: Labels
+
+
+@dataclass(frozen=True)
+class SplitRecord:
+    """What split.json says of the arrays beside it.
+
+    Attributes:
+        dataset: `cifar10`, `folders` or `digits`.
+        classes: Names in label order.
+        image_shape: (height, width, 3).
+        method: `stratified` or `tail`.
+        seed: Of the stratified choice.
+        counts: For each split `{"total": n, "per_class": {class: n}}`.
+        index_sha256: For each split the sha256 of its images' positions in the archive's order (little-endian int64).
+        content_sha256: For each split the sha256 of its images' bytes, then of its labels' bytes.
+        duplicates: Byte-identical images across and within splits, and what was done about them.
+    """
+
+    dataset: str
+    classes: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    method: str
+    seed: int
+    counts: dict[str, dict[str, Any]]
+    index_sha256: dict[str, str]
+    content_sha256: dict[str, str]
+    duplicates: dict[str, Any]
+
+
+def images_path(folder: Path, split: str) -> Path:
+    """Return where the images of a split are."""
+    return folder / f"{split}_images.npy"
+
+
+def labels_path(folder: Path, split: str) -> Path:
+    """Return where the labels of a split are."""
+    return folder / f"{split}_labels.npy"
+
+
+def load_arrays(folder: Path, split: str) -> Arrays:
+    """Memory-map one split's arrays, read-only.
+
+    Raises:
+        InputError: A file is missing, cut short, not an array, or of another shape or dtype than the format's.
+    """
+    images = _load(images_path(folder, split), np.dtype(np.uint8), dimensions=4)
+    labels = _load(labels_path(folder, split), np.dtype("<i4"), dimensions=1)
+    if images.shape[3] != 3:
+        raise InputError(f"{images_path(folder, split)} has {images.shape[3]} channels instead of 3")
+    if len(images) != len(labels):
+        raise InputError(f"{folder} has {len(images)} {split} images but {len(labels)} {split} labels")
+    return Arrays(images, labels)
+
+
+def save_arrays(folder: Path, split: str, arrays: Arrays) -> None:
+    """Write one split's arrays into an existing folder; equal arrays are equal bytes."""
+    save_selected(folder, split, arrays, np.arange(len(arrays.images), dtype=np.int64))
+
+
+def save_selected(folder: Path, split: str, source: Arrays, indices: Indices) -> str:
+    """Write the images at `indices` as one split, a thousand at a time, so that memory stays bounded.
+
+    Plain writes, not a memory map: a full disk is then an OSError, where a map would kill the process.
+
+    Args:
+        folder: An existing folder.
+        split: One of SPLITS.
+        source: All images; they may be memory-mapped.
+        indices: Which of them, in the order in which they are written; int64 (N,).
+
+    Returns:
+        The split's content hash: sha256 of the images' bytes, then of the labels' bytes.
+    """
+    digest = hashlib.sha256()
+    header = {"descr": "|u1", "fortran_order": False, "shape": (len(indices), *source.images.shape[1:])}
+    with images_path(folder, split).open("wb") as stream:
+        np.lib.format.write_array_header_1_0(stream, header)
+        for start in range(0, len(indices), IMAGES_AT_ONCE):
+            part = source.images[indices[start : start + IMAGES_AT_ONCE]].tobytes()
+            stream.write(part)
+            digest.update(part)
+    labels = source.labels[indices].astype("<i4")
+    with labels_path(folder, split).open("wb") as stream:
+        np.save(stream, labels, allow_pickle=False)
+    digest.update(labels.tobytes())
+    return digest.hexdigest()
+
+
+def save_split_record(folder: Path, record: SplitRecord) -> None:
+    """Write split.json into a folder."""
+    write_json(folder / RECORD_NAME, asdict(record))
+
+
+def load_split_record(folder: Path) -> SplitRecord:
+    """Read split.json.
+
+    Raises:
+        InputError: It is missing, not JSON, or has other fields than SplitRecord.
+    """
+    path = folder / RECORD_NAME
+    try:
+        values = read_json(path)
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist; run the stage split first") from error
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON: {error}") from error
+    names = {field.name for field in fields(SplitRecord)}
+    if not isinstance(values, dict) or set(values) != names:
+        raise InputError(f"{path} does not have exactly the fields {', '.join(sorted(names))}")
+    values["classes"], values["image_shape"] = tuple(values["classes"]), tuple(values["image_shape"])
+    return SplitRecord(**values)
+
+
+def _load(path: Path, dtype: np.dtype[Any], dimensions: int) -> NDArray[Any]:
+    """Memory-map an array and check what its header says."""
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist; run the stage split first") from error
+    except (ValueError, EOFError) as error:
+        raise InputError(f"{path} is not a complete array: {error}") from error
+    if array.dtype != dtype or array.ndim != dimensions or not array.flags.c_contiguous:
+        raise InputError(
+            f"{path} holds {array.dtype} of shape {array.shape} instead of {dtype} with {dimensions} dimensions, C-order"
+        )
+    return array
