@@ -156,7 +156,7 @@ class ModelParams(Section):
         activation: Of `airbench`.
         pooling: Of the `linear` head.
         logit_scale: Factor on the `linear` head's logits.
-        batch_norm_momentum, batch_norm_epsilon: Of `airbench`: the share of the running statistics kept a step.
+        batch_norm_momentum: Of `airbench`: the share of the running statistics kept a step.
     """
 
     base: Literal["vgg16", "resnet50", "airbench"]
@@ -168,7 +168,6 @@ class ModelParams(Section):
     pooling: Literal["average", "max"] = "average"
     logit_scale: Annotated[float, Field(gt=0)] = 1.0
     batch_norm_momentum: Share = 0.6
-    batch_norm_epsilon: Annotated[float, Field(gt=0)] = 1e-12
     whitening: Whitening = Whitening()
 
 

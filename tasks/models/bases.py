@@ -1,0 +1,84 @@
+"""The bases: functions from scaled images (N, H, W, 3) to features (N, h, w, c). A new one is a line in BASES."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from tasks.errors import InputError
+from tasks.models.layers import BatchNormalization, PartialIdentity, WhiteningConvolution
+from tasks.params import ModelParams
+
+Base = Callable[[keras.KerasTensor, ModelParams], keras.KerasTensor]
+
+
+def airbench(images: keras.KerasTensor, params: ModelParams) -> keras.KerasTensor:
+    """Whitening convolution and three groups of two 3×3 convolutions (airbench94, arXiv 2404.00498, figure 2)."""
+    x = WhiteningConvolution(2 * WhiteningConvolution.SIZE**2 * images.shape[-1], name="whitening")(images)
+    x = keras.layers.Activation(activation(params.activation), name="whitening_activation")(x)
+    for group, width in enumerate(params.widths, start=1):
+        for convolution in (1, 2):
+            name = f"group{group}_convolution{convolution}"
+            x = keras.layers.Conv2D(
+                width, 3, padding="same", use_bias=False, kernel_initializer=PartialIdentity(), name=name
+            )(x)
+            if convolution == 1:
+                x = keras.layers.MaxPooling2D(2, name=f"group{group}_pool")(x)
+            x = BatchNormalization(params.batch_norm_momentum, epsilon=0.0, scale=False, name=f"{name}_norm")(x)
+            x = keras.layers.Activation(activation(params.activation), name=f"{name}_activation")(x)
+    return x
+
+
+def vgg16(images: keras.KerasTensor, params: ModelParams) -> keras.KerasTensor:
+    """VGG16's thirteen convolutions (arXiv 1409.1556, configuration D), without top."""
+    return _application(keras.applications.VGG16, images, params)
+
+
+def resnet50(images: keras.KerasTensor, params: ModelParams) -> keras.KerasTensor:
+    """ResNet50 (arXiv 1512.03385), without top, its batch norm replaced by ours."""
+    return _application(keras.applications.ResNet50, images, params)
+
+
+BASES: dict[str, Base] = {"airbench": airbench, "vgg16": vgg16, "resnet50": resnet50}
+
+
+def activation(name: str) -> Callable[[Any], Any] | str:
+    """Return a Keras activation: `gelu` is exact, `gelu_tanh` its approximation, the others as Keras names them."""
+    return {"gelu": gelu, "gelu_tanh": "gelu"}.get(name, name)
+
+
+@keras.saving.register_keras_serializable(package="retrain")
+def gelu(x: Any) -> Any:
+    """Exact GELU, x · Φ(x) (arXiv 1606.08415)."""
+    return keras.activations.gelu(x, approximate=False)
+
+
+def _application(build: Callable[..., Any], images: keras.KerasTensor, params: ModelParams) -> keras.KerasTensor:
+    weights = None if params.weights in ("none", "imagenet") else Path(params.weights)
+    if weights is not None and not weights.is_file():
+        raise InputError(f"model.weights = {params.weights!r}: not none, imagenet or an existing .weights.h5 file")
+    network = build(
+        include_top=False, weights="imagenet" if params.weights == "imagenet" else None, input_tensor=images
+    )
+    if weights is not None:
+        try:
+            network.load_weights(weights)
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(f"model.weights = {params.weights!r} does not fit {params.base}: {error}") from error
+    if not any(isinstance(layer, keras.layers.BatchNormalization) for layer in network.layers):
+        return network.output
+    clone = keras.models.clone_model(
+        network,
+        input_tensors=network.inputs,
+        clone_function=_with_own_batch_norm,
+        call_function=lambda layer, *inputs, **_: layer(*inputs),
+    )
+    clone.set_weights(network.get_weights())
+    return clone.output
+
+
+def _with_own_batch_norm(layer: keras.layers.Layer) -> keras.layers.Layer:
+    if isinstance(layer, keras.layers.BatchNormalization):
+        return BatchNormalization(layer.momentum, layer.epsilon, name=layer.name)
+    return layer.__class__.from_config(layer.get_config())

@@ -1,0 +1,53 @@
+"""Put a base and a head together: uint8 images in, probabilities out, with the preprocessing inside."""
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.models.bases import BASES
+from tasks.models.heads import HEADS
+from tasks.models.layers import PixelScaling, WhiteningConvolution
+from tasks.models.whitening import PixelStatistics, whitening_kernel
+from tasks.params import ModelParams
+
+# Caffe's means of ImageNet in BGR order, as keras.applications scales for VGG16 and ResNet50.
+IMAGENET_MEAN_BGR = [103.939, 116.779, 123.68]
+
+
+def build_model(
+    params: ModelParams, image_shape: tuple[int, int, int], classes: int, statistics: PixelStatistics
+) -> keras.Model:
+    """Return a model from uint8 images (N, H, W, 3) to float32 probabilities (N, classes).
+
+    Its layer `logits` gives the logits. Initial weights follow keras.utils.set_random_seed; the compute dtype follows
+    Keras's global dtype policy, and the probabilities never have less than float32.
+    """
+    inputs = keras.Input(image_shape, dtype="uint8", name="images")
+    scaled = _scaling(params, statistics)(inputs)
+    features = BASES[params.base](scaled, params)
+    logits = HEADS[params.head](features, classes, params)
+    wide = "float64" if keras.config.dtype_policy().compute_dtype == "float64" else "float32"
+    probabilities = keras.layers.Softmax(dtype=wide, name="probabilities")(logits)
+    return keras.Model(inputs, probabilities, name=f"{params.base}_{params.head}")
+
+
+def logits_of(model: keras.Model) -> keras.Model:
+    """Return the same network, sharing its weights, up to its logits (N, classes)."""
+    return keras.Model(model.input, model.get_layer("logits").output, name=f"{model.name}_logits")
+
+
+def whiten(model: keras.Model, params: ModelParams, images: NDArray[np.uint8], statistics: PixelStatistics) -> None:
+    """Set the kernel of every whitening convolution from the first training images (N, H, W, 3) uint8."""
+    sample = np.asarray(images[: params.whitening.images])
+    for layer in model.layers:
+        if isinstance(layer, WhiteningConvolution):
+            layer.kernel.assign(whitening_kernel(sample, statistics, layer.SIZE, params.whitening.epsilon))
+
+
+def _scaling(params: ModelParams, statistics: PixelStatistics) -> PixelScaling:
+    channels = len(statistics.mean)
+    if params.scaling == "standard":
+        return PixelScaling(list(statistics.mean), list(statistics.deviation), name="scaling")
+    if params.scaling == "imagenet":
+        return PixelScaling(IMAGENET_MEAN_BGR, [1.0] * 3, reverse_channels=True, name="scaling")
+    return PixelScaling([0.0] * channels, [255.0] * channels, name="scaling")
