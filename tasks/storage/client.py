@@ -1,0 +1,125 @@
+"""The one place that speaks to boto3's client: how it is set up, and what its errors mean to a person."""
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectionClosedError,
+    EndpointConnectionError,
+    HTTPClientError,
+    NoCredentialsError,
+    PartialCredentialsError,
+)
+
+from tasks.errors import InputError
+from tasks.storage.credentials import load_credentials
+
+CONNECT_SECONDS = 10
+READ_SECONDS = 60
+ATTEMPTS = 4
+DEFAULT_REGION = "us-east-1"
+
+WRONG_CREDENTIALS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "AuthFailure"}
+DENIED = {"AccessDenied", "403", "Forbidden", "AllAccessDisabled"}
+MISSING = {"NoSuchKey", "404", "NotFound"}
+
+
+def connect(environment: Mapping[str, str] | None = None) -> Any:
+    """Return an S3 client for the endpoint and the credentials of the AWS_* variables.
+
+    Args:
+        environment: The AWS_* variables to use; if not given, those of the process, completed by load_credentials.
+
+    A custom endpoint gets path-style addressing, and checksums only where S3 requires them: the default ones of
+    boto3 ≥ 1.36 break some stores. AWS itself keeps its defaults. Retries and time-outs are bounded.
+
+    Raises:
+        InputError: The file with the local credentials is not private, or the settings make no sense to boto3.
+    """
+    if environment is None:
+        load_credentials()
+        environment = os.environ
+    endpoint = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL") or None
+    given = environment is not os.environ
+    try:
+        return boto3.client(
+            "s3",
+            endpoint_url=endpoint,
+            region_name=environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or DEFAULT_REGION,
+            aws_access_key_id=environment["AWS_ACCESS_KEY_ID"] if given else None,
+            aws_secret_access_key=environment["AWS_SECRET_ACCESS_KEY"] if given else None,
+            config=_config(custom_endpoint=endpoint is not None),
+        )
+    except (BotoCoreError, ValueError) as error:
+        raise InputError(f"the S3 settings are wrong: {_one_line(error)}") from error
+
+
+def _config(*, custom_endpoint: bool) -> Config:
+    bounded: dict[str, Any] = {
+        "connect_timeout": CONNECT_SECONDS,
+        "read_timeout": READ_SECONDS,
+        "retries": {"mode": "standard", "total_max_attempts": ATTEMPTS},
+    }
+    if not custom_endpoint:
+        return Config(**bounded)
+    return Config(
+        **bounded,
+        s3={"addressing_style": "path"},
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+    )
+
+
+def error_code(error: ClientError) -> str:
+    """Return S3's name of an error, as `PreconditionFailed`, or its HTTP status where a HEAD has no name."""
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+@contextlib.contextmanager
+def storage_errors(client: Any, bucket: str, key: str = "") -> Iterator[None]:
+    """Turn boto3's errors into sentences that name the endpoint, the bucket and the key's path, never a credential.
+
+    Raises:
+        InputError: The store is unreachable, the credentials are missing or wrong, the bucket or the object does not
+            exist, access is denied, or the store refused for another reason, which is named.
+    """
+    endpoint = client.meta.endpoint_url
+    place = f"s3://{bucket}/{key}" if key else f"bucket {bucket!r}"
+    try:
+        yield
+    except (NoCredentialsError, PartialCredentialsError) as error:
+        raise InputError(
+            f"no S3 credentials for {endpoint}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+            "or start the local object store with: make up"
+        ) from error
+    except EndpointConnectionError as error:
+        raise InputError(f"the object store at {endpoint} cannot be reached; is it running?") from error
+    except (ConnectionClosedError, HTTPClientError) as error:
+        raise InputError(f"the connection to the object store at {endpoint} broke: {_one_line(error)}") from error
+    except ClientError as error:
+        raise InputError(_sentence(error, endpoint, bucket, place)) from error
+    except BotoCoreError as error:
+        raise InputError(f"the object store at {endpoint} could not be used: {_one_line(error)}") from error
+
+
+def _sentence(error: ClientError, endpoint: str, bucket: str, place: str) -> str:
+    code = error_code(error)
+    if code in WRONG_CREDENTIALS:
+        return f"the object store at {endpoint} does not accept the S3 credentials ({code})"
+    if code == "NoSuchBucket":
+        return f"bucket {bucket!r} does not exist at {endpoint}"
+    if code in DENIED:
+        return f"access to {place} at {endpoint} is denied to these S3 credentials"
+    if code in MISSING:
+        return f"{place} does not exist at {endpoint}"
+    return f"the object store at {endpoint} refused {error.operation_name} on {place}: {code or _one_line(error)}"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

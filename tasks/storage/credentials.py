@@ -1,0 +1,48 @@
+"""Where S3 credentials come from: the environment first, then the file that the local object store left."""
+
+import os
+import stat
+from pathlib import Path
+
+from tasks.errors import InputError
+
+CREDENTIALS_FILE = Path(".local/object_store.env")
+
+# Any of these says that the person has chosen where to get credentials: the file is then left alone.
+CHOSEN_ELSEWHERE = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_PROFILE",
+    "AWS_DEFAULT_PROFILE",
+    "AWS_ROLE_ARN",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_ENDPOINT_URL",
+)
+
+
+def load_credentials(path: Path = CREDENTIALS_FILE) -> None:
+    """Fill os.environ with the local object store's AWS_* variables, where the environment names no other source.
+
+    Raises:
+        InputError: Others than the owner can read the file, or a line of it is not KEY=VALUE.
+    """
+    if any(os.environ.get(name) for name in CHOSEN_ELSEWHERE) or not path.exists():
+        return
+    os.environ.update(read_credentials(path))
+
+
+def read_credentials(path: Path) -> dict[str, str]:
+    """Return the AWS_* variables of a file of KEY=VALUE lines; raises InputError like load_credentials."""
+    if stat.S_IMODE(path.stat().st_mode) & (stat.S_IRWXG | stat.S_IRWXO):
+        raise InputError(f"{path} can be read by other users; make it private with: chmod 600 {path}")
+    variables = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        key, equals, value = line.partition("=")
+        if not equals or not key.startswith("AWS_"):
+            raise InputError(f"line {number} of {path} is not of the form AWS_NAME=value")
+        variables[key] = value
+    return variables
