@@ -1,0 +1,67 @@
+"""The learning rate over the steps, and what the validation loss makes of it."""
+
+from collections.abc import Sequence
+
+import keras
+import tensorflow as tf
+
+from tasks.params import ScheduleParams
+
+# Keras's ReduceLROnPlateau asks for this much progress, EarlyStopping for any.
+PLATEAU_MIN_DELTA = 1e-4
+
+
+class RateSchedule(keras.optimizers.schedules.LearningRateSchedule):
+    """Rate at a step: its share of the peak by `params`, times the peak, which a plateau may lower.
+
+    Args:
+        params: The shape: `constant`, or `triangle` (up over the first `warmup` of the steps, then down to `end`).
+        peak: Learning rate for a mean loss.
+        total_steps: Steps of the whole run.
+    """
+
+    def __init__(self, params: ScheduleParams, peak: float, total_steps: int) -> None:
+        self.params, self.total_steps = params, total_steps
+        self.initial_peak = peak
+        self.peak = tf.Variable(peak, dtype=tf.float32, trainable=False, name="peak_learning_rate")
+
+    def __call__(self, step: tf.Tensor) -> tf.Tensor:
+        if self.params.name == "constant":
+            return tf.convert_to_tensor(self.peak)
+        progress = tf.cast(step, tf.float32) / self.total_steps
+        warmup = self.params.warmup
+        up = self.params.start + (1 - self.params.start) * progress / max(warmup, 1e-9)
+        down = self.params.end + (1 - self.params.end) * (1 - progress) / max(1 - warmup, 1e-9)
+        return self.peak * tf.where(progress < warmup, up, down)
+
+    def reduce_for(self, validation_losses: Sequence[float]) -> None:
+        """Set the peak to what the validation losses so far, one an epoch, have made of it."""
+        reductions = count_reductions(validation_losses, self.params.reduce_patience)
+        self.peak.assign(self.initial_peak * self.params.reduce_factor**reductions)
+
+
+def count_reductions(validation_losses: Sequence[float], patience: int) -> int:
+    """Return how often the rate has been lowered: each time `patience` epochs passed without a lower loss.
+
+    A function of the history alone, so that a resumed run decides as the uninterrupted one did. The rule is that of
+    keras.callbacks.ReduceLROnPlateau; a patience of 0 never lowers.
+    """
+    best, waited, reductions = float("inf"), 0, 0
+    for loss in validation_losses if patience else ():
+        if loss < best - PLATEAU_MIN_DELTA:
+            best, waited = loss, 0
+            continue
+        waited += 1
+        if waited >= patience:
+            waited, reductions = 0, reductions + 1
+    return reductions
+
+
+def best_epoch(validation_losses: Sequence[float]) -> int:
+    """Return the index of the first epoch of lowest validation loss."""
+    return min(range(len(validation_losses)), key=validation_losses.__getitem__)
+
+
+def should_stop(validation_losses: Sequence[float], patience: int) -> bool:
+    """Tell whether `patience` epochs have passed since the best one, as keras.callbacks.EarlyStopping does."""
+    return bool(patience) and len(validation_losses) - 1 - best_epoch(validation_losses) >= patience
