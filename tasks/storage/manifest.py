@@ -1,0 +1,168 @@
+"""manifest.json: what a release is made of and where it comes from; checked as strictly as any input from outside."""
+
+import hashlib
+import json
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from tasks.errors import InputError
+from tasks.files import sha256_of
+
+MANIFEST_NAME = "manifest.json"
+SCHEMA = 1
+
+# The files whose bytes are equal when the release is: the id is derived from them. SavedModel is not among them, since
+# TensorFlow orders its protobufs freely; nor is the report, whose pictures depend on the plotting library.
+CANONICAL_FILES = ("labels.json", "metrics.json", "model.keras", "probabilities.npy", "split.json")
+
+ID_LENGTH = 16
+ReleaseId = Annotated[str, Field(pattern=rf"^[0-9a-f]{{{ID_LENGTH}}}$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class FileEntry(_Record):
+    """One file of a release.
+
+    Attributes:
+        path: Relative to the release's folder, with `/`.
+        size: In bytes.
+        sha256: Of its bytes.
+    """
+
+    path: str
+    size: Annotated[int, Field(ge=0)]
+    sha256: Sha256
+
+    @field_validator("path")
+    @classmethod
+    def _stays_inside(cls, value: str) -> str:
+        path = PurePosixPath(value)
+        plain = str(path) == value and not path.is_absolute() and ".." not in path.parts and value.isprintable()
+        if not plain or "\\" in value or ":" in value or value in {".", "", MANIFEST_NAME}:
+            raise ValueError(f"{value!r} is not a plain relative path")
+        return value
+
+
+class Manifest(_Record):
+    """Everything a reader needs to trust a release, and a builder to make it again.
+
+    Attributes:
+        schema_version: Of this format.
+        id: Derived from the canonical files by release_id.
+        tree: Names the folder of the files beside the manifest; derived from all files by tree_name, so that two
+            publishers with other bytes never write to the same key.
+        files: Every file, sorted by path.
+        created_at: UTC, ISO 8601; of the first publication.
+        git: `{"commit", "dirty"}`; null outside a repository.
+        dvc_lock: dvc.lock of the stages before publish; null without DVC.
+        parameters: The whole of params.yaml, with defaults filled in.
+        data: Data set's name and the hashes of its archive and splits.
+        metrics: metrics.json.
+        training: training.json.
+        environment: Versions of Python and of the libraries that decide the result.
+        runtime: What clocks and machines said: durations, devices, images/s, by stage.
+        parent: The champion that the release was measured against; null where there was none.
+        verdict: The gate's sentences when it was published.
+    """
+
+    schema_version: Literal[1] = SCHEMA
+    id: ReleaseId
+    tree: ReleaseId
+    files: tuple[FileEntry, ...]
+    created_at: str
+    git: dict[str, Any] | None
+    dvc_lock: dict[str, Any] | None
+    parameters: dict[str, Any]
+    data: dict[str, Any]
+    metrics: dict[str, Any]
+    training: dict[str, Any]
+    environment: dict[str, str]
+    runtime: dict[str, Any]
+    parent: ReleaseId | None
+    verdict: tuple[str, ...]
+
+    @model_validator(mode="after")
+    def _names_are_derived(self) -> "Manifest":
+        paths = [entry.path for entry in self.files]
+        if paths != sorted(set(paths)):
+            raise ValueError("files are not sorted by path, each once")
+        if self.id != release_id(self.files) or self.tree != tree_name(self.files):
+            raise ValueError("its id does not follow from its files")
+        return self
+
+    @property
+    def top1(self) -> float:
+        """Single-view top-1 accuracy on the test images, from 0 to 1."""
+        return float(self.metrics["top1"])
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(entry.size for entry in self.files)
+
+    def to_bytes(self) -> bytes:
+        """Return canonical JSON: equal manifests are equal bytes."""
+        return _canonical(self.model_dump(mode="json"))
+
+
+def list_files(folder: Path) -> tuple[FileEntry, ...]:
+    """Return every file under a folder except its manifest, sorted by path, with size and sha256."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST_NAME)
+    entries = [
+        FileEntry(path=path.relative_to(folder).as_posix(), size=path.stat().st_size, sha256=sha256_of(path))
+        for path in paths
+    ]
+    return tuple(sorted(entries, key=lambda entry: entry.path))
+
+
+def release_id(files: tuple[FileEntry, ...]) -> str:
+    """Return the id of a release: 16 hexadecimal digits of a sha256 over its canonical files' sha256.
+
+    Raises:
+        ValueError: A canonical file is missing.
+    """
+    found = {entry.path: entry.sha256 for entry in files if entry.path in CANONICAL_FILES}
+    missing = [path for path in CANONICAL_FILES if path not in found]
+    if missing:
+        raise ValueError(f"a release needs {', '.join(missing)}")
+    return _short_hash(found)
+
+
+def tree_name(files: tuple[FileEntry, ...]) -> str:
+    """Return 16 hexadecimal digits of a sha256 over all files' paths and sha256."""
+    return _short_hash({entry.path: entry.sha256 for entry in files})
+
+
+def parse_manifest(body: bytes, source: str) -> Manifest:
+    """Read a manifest that came from `source`.
+
+    Raises:
+        InputError: It is not JSON, or not a manifest of this schema that agrees with itself.
+    """
+    try:
+        manifest = Manifest.model_validate_json(body)
+        if manifest.to_bytes() != body:
+            raise InputError(f"{source} is not a manifest: it is not in canonical form")
+        return manifest
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        message = problem["msg"].removeprefix("Value error, ")
+        raise InputError(f"{source} is not a manifest: {f'{where}: ' if where else ''}{message}") from error
+    except ValueError as error:  # NaN or infinity
+        raise InputError(f"{source} is not a manifest: {error}") from error
+
+
+def _short_hash(value: dict[str, str]) -> str:
+    return hashlib.sha256(_canonical(value)).hexdigest()[:ID_LENGTH]
+
+
+def _canonical(value: Any) -> bytes:
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return (text + "\n").encode()

@@ -1,0 +1,140 @@
+"""Releases in a bucket: complete or absent, never changed.
+
+    releases/<id>/<tree>/model.keras …     files first
+    releases/<id>/manifest.json            last, and only if there is none: from now on it is a release
+    channels/champion.json                 then the pointers (tasks/storage/pointers.py)
+
+A publisher that dies leaves files without a manifest, which no reader takes for a release; running it again
+completes it. The files' folder is named after all their bytes, so two publishers of one id that exported SavedModel
+with other bytes cannot overwrite each other's; the first manifest decides.
+"""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from tasks.errors import InputError
+from tasks.files import replaced_folder, sha256_of
+from tasks.progress import Progress
+from tasks.storage.bucket import Bucket, ConflictError, sha256_of_bytes
+from tasks.storage.manifest import MANIFEST_NAME, FileEntry, Manifest, list_files, parse_manifest
+
+FOLDER = "releases"
+
+
+def manifest_key(release: str) -> str:
+    """Return where the manifest of a release is."""
+    return f"{FOLDER}/{release}/{MANIFEST_NAME}"
+
+
+def file_key(manifest: Manifest, entry: FileEntry) -> str:
+    """Return where a file of a release is."""
+    return f"{FOLDER}/{manifest.id}/{manifest.tree}/{entry.path}"
+
+
+def publish_release(bucket: Bucket, folder: Path, manifest: Manifest) -> Manifest:
+    """Upload a release's files, then its manifest, unless there is one already.
+
+    Returns:
+        The manifest in the bucket: the given one, or the one of whoever published the same content first.
+
+    Raises:
+        InputError: The store refused; running again goes on from there.
+    """
+    present = find_manifest(bucket, manifest.id)
+    if present is not None:
+        return present
+    progress = Progress(manifest.size, "bytes")
+    for entry in manifest.files:
+        bucket.upload(folder / entry.path, file_key(manifest, entry), entry.sha256)
+        progress.update(progress.done + entry.size, f"uploaded {entry.path}")
+    progress.close()
+    try:
+        bucket.write(manifest_key(manifest.id), manifest.to_bytes(), replacing=None)
+    except ConflictError:
+        return read_manifest(bucket, manifest.id)
+    return manifest
+
+
+def find_manifest(bucket: Bucket, release: str, sha256: str | None = None) -> Manifest | None:
+    """Return a release's manifest, or nothing where there is no such release.
+
+    Args:
+        bucket: Where to look.
+        release: The id.
+        sha256: What the manifest's bytes must hash to, as a pointer says; not checked if not given.
+
+    Raises:
+        InputError: What is there is not the manifest of this release.
+    """
+    stored = bucket.read(manifest_key(release))
+    if stored is None:
+        return None
+    source = bucket.uri(manifest_key(release))
+    if sha256 is not None and sha256_of_bytes(stored.body) != sha256:
+        raise InputError(f"{source} was altered: its sha256 is not the one that the channel recorded")
+    manifest = parse_manifest(stored.body, source)
+    if manifest.id != release:
+        raise InputError(f"{source} is the manifest of another release, {manifest.id}")
+    return manifest
+
+
+def read_manifest(bucket: Bucket, release: str, sha256: str | None = None) -> Manifest:
+    """Return a release's manifest; raises InputError where there is no such release, or like find_manifest."""
+    manifest = find_manifest(bucket, release, sha256)
+    if manifest is None:
+        raise InputError(f"there is no release {release!r} in {bucket.uri(FOLDER)}")
+    return manifest
+
+
+def list_releases(bucket: Bucket) -> Iterator[Manifest]:
+    """Yield the manifest of every release, in the order of their ids; a folder without a manifest is not one."""
+    for release in bucket.folders(FOLDER):
+        manifest = find_manifest(bucket, release)
+        if manifest is not None:
+            yield manifest
+
+
+def pull_release(bucket: Bucket, manifest: Manifest, folder: Path) -> None:
+    """Download a release into a folder, which is replaced only when every size and sha256 was right.
+
+    Raises:
+        InputError: A file is missing or altered in the bucket, or the folder holds something that is not a release.
+    """
+    if folder.exists() and not _may_be_replaced(folder):
+        raise InputError(f"{folder} exists and is not a release; name an empty or a new folder")
+    progress = Progress(manifest.size, "bytes", stream=sys.stderr)  # standard output is the command's answer
+    with replaced_folder(folder) as temporary:
+        for entry in manifest.files:
+            target = temporary / entry.path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            bucket.download(file_key(manifest, entry), target, size=entry.size, sha256=entry.sha256)
+            progress.update(progress.done + entry.size, f"downloaded {entry.path}")
+        (temporary / MANIFEST_NAME).write_bytes(manifest.to_bytes())
+    progress.close()
+
+
+def verify_folder(folder: Path) -> Manifest:
+    """Check every file of a pulled release against its manifest.
+
+    Raises:
+        InputError: The manifest or a file is missing, a file is altered, or there is one that the manifest lacks.
+    """
+    path = folder / MANIFEST_NAME
+    if not path.is_file():
+        raise InputError(f"{folder} is not a release: it has no {MANIFEST_NAME}")
+    manifest = parse_manifest(path.read_bytes(), str(path))
+    for entry in manifest.files:
+        file = folder / entry.path
+        if not file.is_file():
+            raise InputError(f"{file} is missing from the release; pull it again")
+        if file.stat().st_size != entry.size or sha256_of(file) != entry.sha256:
+            raise InputError(f"{file} was altered: it does not match {path}; pull the release again")
+    extra = {entry.path for entry in list_files(folder)} - {entry.path for entry in manifest.files}
+    if extra:
+        raise InputError(f"{folder / min(extra)} is not part of the release that {path} describes")
+    return manifest
+
+
+def _may_be_replaced(folder: Path) -> bool:
+    return folder.is_dir() and ((folder / MANIFEST_NAME).is_file() or not any(folder.iterdir()))
