@@ -1,0 +1,122 @@
+"""Background processes that outlive the command that started them and are never mistaken for somebody else's.
+
+A number alone does not name a process: after a crash or a reboot it may be anybody's. So the record beside the log also
+holds when the process started, and only a process that matches both is ever signalled.
+"""
+
+import contextlib
+import fcntl
+import socket
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from infra.process_group import stop_group
+from tasks.files import read_json, write_json
+
+LOOPBACK = "127.0.0.1"
+STOP_SECONDS = 15.0
+
+
+class BackgroundProcess:
+    """One process in its own session, with `<name>.log` and `<name>.json` (who it is) in `folder`.
+
+    Args:
+        name: What the process is called in file names.
+        folder: Made on the first start.
+    """
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.name, self.folder = name, folder.absolute()
+        self.log = self.folder / f"{name}.log"
+        self._record = self.folder / f"{name}.json"
+        self._child: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Id of the recorded process while it lives, else None."""
+        if self._child is not None:
+            self._child.poll()  # a dead child stays in the process table until it is waited for
+        if not self._record.exists():
+            return None
+        record = read_json(self._record)
+        return int(record["pid"]) if birth_of(int(record["pid"])) == record["birth"] else None
+
+    def start(self, command: Sequence[str], environment: Mapping[str, str], working_folder: Path) -> None:
+        """Start the command in a session of its own, out of reach of the terminal's Ctrl-C; its output goes to the log.
+
+        Nothing is started where the recorded process still lives.
+        """
+        if self.pid is not None:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as log:
+            self._child = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=working_folder,
+                env=dict(environment),
+                start_new_session=True,
+            )
+        write_json(self._record, {"pid": self._child.pid, "birth": birth_of(self._child.pid)})
+
+    def stop(self, grace_seconds: float = STOP_SECONDS) -> bool:
+        """Stop the process and all that it started: SIGTERM, a wait, SIGKILL. Return whether it was running."""
+        pid = self.pid
+        if pid is not None:
+            stop_group(pid, grace_seconds, self._child)
+        self._record.unlink(missing_ok=True)
+        return pid is not None
+
+    def last_words(self, count: int = 3) -> str:
+        """Return the last lines of the log on one line, for an error's sentence."""
+        if not self.log.exists():
+            return "nothing"
+        lines = [line.strip() for line in self.log.read_text(encoding="utf-8", errors="replace").splitlines()]
+        return " / ".join([line for line in lines if line][-count:]) or "nothing"
+
+
+def birth_of(pid: int) -> str | None:
+    """Return what tells a process from every other that had or will have its number; None where it is dead."""
+    stat = Path(f"/proc/{pid}/stat")
+    if Path("/proc/self/stat").exists():
+        try:
+            fields = stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            return None
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return None if fields[0] in "ZX" else f"{boot} {fields[19]}"  # field 22 of stat(5): clock ticks since boot
+    shown = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return shown.stdout.strip() or None
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Let one process at a time hold the lock file; the others wait. The kernel frees it if its holder dies."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+def is_free(port: int) -> bool:
+    """Return whether a server could listen on the loopback port."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+    return True
+
+
+def free_port(*preferred: int) -> int:
+    """Return the first preferred port that is free, or any free one."""
+    for port in preferred:
+        if is_free(port):
+            return port
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return int(probe.getsockname()[1])
