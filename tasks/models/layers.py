@@ -60,10 +60,11 @@ class BatchNormalization(keras.layers.Layer):
         self.momentum, self.epsilon, self.scale = momentum, max(epsilon, SMALLEST_EPSILON), scale
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        shape = (input_shape[-1],)
-        self.gamma = self.add_weight(name="gamma", shape=shape, initializer="ones") if self.scale else None
-        self.beta = self.add_weight(name="beta", shape=shape, initializer="zeros")
-        running: dict[str, Any] = {"shape": shape, "trainable": False, "aggregation": "mean", "autocast": False}
+        # Statistics and their weights stay in float32 when the layer computes in bfloat16.
+        wide: dict[str, Any] = {"shape": (input_shape[-1],), "autocast": False}
+        self.gamma = self.add_weight(name="gamma", initializer="ones", **wide) if self.scale else None
+        self.beta = self.add_weight(name="beta", initializer="zeros", **wide)
+        running = {**wide, "trainable": False, "aggregation": "mean"}
         self.moving_mean = self.add_weight(name="moving_mean", initializer="zeros", **running)
         self.moving_variance = self.add_weight(name="moving_variance", initializer="ones", **running)
 
@@ -73,7 +74,7 @@ class BatchNormalization(keras.layers.Layer):
         if not training:
             return self._normalize(inputs, self.moving_mean.value, self.moving_variance.value, gamma, beta)
         replica = tf.distribute.get_replica_context()
-        if replica is not None and replica.num_replicas_in_sync > 1 or inputs.dtype == tf.float64:
+        if (replica is not None and replica.num_replicas_in_sync > 1) or inputs.dtype == tf.float64:
             mean, variance = self._synchronized_moments(inputs, replica)
             output = self._normalize(inputs, mean, variance, gamma, beta)
         else:

@@ -6,7 +6,7 @@ from tasks.errors import InputError
 
 
 def build_strategy(devices: str) -> tf.distribute.Strategy:
-    """Return the strategy for `devices`: the default one for a single device, MirroredStrategy for several.
+    """Return the strategy for `devices`: OneDeviceStrategy for a single device, MirroredStrategy for several.
 
     Args:
         devices: `auto` (every GPU, or else the CPU), `cpu:N` (N logical devices on the CPU) or `gpu:0,1`.
@@ -40,6 +40,4 @@ def _split_cpu(count: int) -> int:
 
 
 def _over(devices: list[str]) -> tf.distribute.Strategy:
-    if len(devices) > 1:
-        return tf.distribute.MirroredStrategy(devices)
-    return tf.distribute.OneDeviceStrategy(f"/{devices[0]}") if devices[0] != "CPU:0" else tf.distribute.get_strategy()
+    return tf.distribute.MirroredStrategy(devices) if len(devices) > 1 else tf.distribute.OneDeviceStrategy(devices[0])

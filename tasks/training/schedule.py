@@ -26,6 +26,7 @@ class RateSchedule(keras.optimizers.schedules.LearningRateSchedule):
         self.peak = tf.Variable(peak, dtype=tf.float32, trainable=False, name="peak_learning_rate")
 
     def __call__(self, step: tf.Tensor) -> tf.Tensor:
+        """Return the rate, a float32 scalar, for the step counted from 0."""
         if self.params.name == "constant":
             return tf.convert_to_tensor(self.peak)
         progress = tf.cast(step, tf.float32) / self.total_steps
