@@ -1,9 +1,10 @@
-"""Run a Prefect process worker that hands SIGTERM on to its flow runs: `python -m infra.worker --pool NAME …`.
+"""Run a Prefect process worker that ends its flow runs before itself: `python -m infra.worker --pool NAME …`.
 
-A Prefect worker (3.8.8) that gets SIGTERM stops polling and then waits for its flow runs without telling them, so a
-container's grace period ends with SIGKILL in the middle of an epoch. This one tells them: the flow run stops its
-stage, training saves a checkpoint, and the worker leaves as soon as its runs have. The arguments are those of
-`prefect worker start`. Linux only: it reads /proc.
+A Prefect worker (3.8.8) that gets SIGTERM kills its flow runs with SIGKILL and leaves: the stage that trains is
+orphaned, no checkpoint is saved, and the server shows a run that goes on for ever. This one sends SIGTERM to the flow
+runs first, so that each stops its stage, which saves; it stops the worker when they have ended. How long that may
+take is for the container's grace period to say. The arguments are those of `prefect worker start`. Linux only: it
+reads /proc.
 """
 
 import contextlib
@@ -15,7 +16,7 @@ import threading
 from pathlib import Path
 from types import FrameType
 
-POLL_SECONDS = 1.0
+POLL_SECONDS = 0.2
 
 
 def flow_runs(worker: int) -> set[int]:
@@ -27,26 +28,20 @@ def flow_runs(worker: int) -> set[int]:
     return found
 
 
-def wait_for(worker: subprocess.Popen[bytes], stopping: threading.Event) -> int:
-    """Wait until the worker ends; once `stopping` is set, pass SIGTERM on. Return its exit status (128 + signal).
-
-    The worker gets one SIGTERM only, since it answers a second with SIGKILL. Flow runs are looked for until the worker
-    ends, because it may have been starting one.
-    """
+def end_flow_runs(worker: subprocess.Popen[bytes]) -> None:
+    """Send each flow run one SIGTERM, those that start meanwhile included, and return when none is left."""
     told: set[int] = set()
-    while True:
-        if stopping.is_set():
-            for process in ({worker.pid} | flow_runs(worker.pid)) - told:
-                with contextlib.suppress(ProcessLookupError):  # it ended by itself
-                    os.kill(process, signal.SIGTERM)
-                told.add(process)
+    while worker.poll() is None and (running := flow_runs(worker.pid)):
+        for process in running - told:
+            with contextlib.suppress(ProcessLookupError):  # it ended by itself
+                os.kill(process, signal.SIGTERM)
+            told.add(process)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            status = worker.wait(POLL_SECONDS)
-            return status if status >= 0 else 128 - status
+            worker.wait(POLL_SECONDS)
 
 
 def main() -> None:
-    """Start the worker with this command's arguments and exit as it does."""
+    """Start the worker with this command's arguments, stop it on SIGTERM or Ctrl-C, and exit as it does."""
     stopping = threading.Event()
 
     def stop(_number: int, _frame: FrameType | None) -> None:
@@ -56,9 +51,15 @@ def main() -> None:
     signal.signal(signal.SIGINT, stop)
     worker = subprocess.Popen(
         [sys.executable, "-m", "prefect", "worker", "start", *sys.argv[1:]],
-        start_new_session=True,  # or Ctrl-C would reach it twice, and its second signal is SIGKILL
+        start_new_session=True,  # a terminal's Ctrl-C is for this process alone
     )
-    sys.exit(wait_for(worker, stopping))
+    while worker.poll() is None and not stopping.wait(POLL_SECONDS):
+        pass
+    if stopping.is_set():
+        end_flow_runs(worker)
+        worker.terminate()
+    status = worker.wait()
+    sys.exit(status if status >= 0 else 128 - status)
 
 
 if __name__ == "__main__":

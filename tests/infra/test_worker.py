@@ -1,0 +1,163 @@
+"""The worker's promise: SIGTERM to it reaches the running stage, and it leaves once the stage has saved."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+FLOW = """
+    import os, signal, subprocess, sys
+    from prefect import flow
+
+    STAGE = '''
+    import pathlib, signal, sys, time
+    def save(*_):
+        time.sleep(1)
+        pathlib.Path("saved").write_text("checkpoint")
+        sys.exit(0)
+    signal.signal(signal.SIGTERM, save)
+    pathlib.Path("started").write_text("training")
+    time.sleep(120)
+    '''
+
+    @flow
+    def training():
+        stage = subprocess.Popen([sys.executable, "-c", STAGE], start_new_session=True)
+        try:
+            stage.wait()
+        finally:
+            os.killpg(stage.pid, signal.SIGTERM)
+            stage.wait()
+"""
+DEPLOY = """
+    import sys
+    from prefect import flow
+
+    flow.from_source(source=sys.argv[1], entrypoint="training.py:training").deploy(
+        name="test", work_pool_name="pool", job_variables={"working_dir": sys.argv[1]}, print_next_steps=False
+    )
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def wait_until(holds: Callable[[], bool], what: str, seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, f"{what} did not happen within {seconds:.0f} s"
+        time.sleep(0.2)
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310 - loopback
+            return bool(response.status == 200)
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """A Prefect server of its own; yields the environment of its clients."""
+    port = free_port()
+    environment = os.environ | {
+        "PREFECT_HOME": str(tmp_path / "prefect"),
+        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_WORKER_WEBSERVER_HOST": "127.0.0.1",
+        "PREFECT_WORKER_WEBSERVER_PORT": str(free_port()),
+        "PREFECT_WORKER_QUERY_SECONDS": "1",
+        "DO_NOT_TRACK": "1",
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "prefect",
+        "server",
+        "start",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--no-ui",
+    ]
+    with (tmp_path / "server.log").open("wb") as log:
+        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=tmp_path)
+    try:
+        wait_until(lambda: answers(f"http://127.0.0.1:{port}/api/health"), "the Prefect server's start")
+        yield environment
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def run(environment: dict[str, str], folder: Path, *arguments: str) -> str:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env=environment,
+        cwd=folder,
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    ).stdout
+
+
+def test_sigterm_reaches_the_stage_which_saves_before_the_worker_leaves(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "training.py").write_text(textwrap.dedent(FLOW))
+    run(environment, work, "-m", "prefect", "work-pool", "create", "pool", "--type", "process")
+    run(environment, work, "-c", textwrap.dedent(DEPLOY), str(work))
+    run(environment, work, "-m", "prefect", "deployment", "run", "training/test")
+
+    arguments = ["--pool", "pool", "--type", "process", "--limit", "1", "--with-healthcheck"]
+    with (tmp_path / "worker.log").open("wb") as log:
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "infra.worker", *arguments],
+            env=environment | {"PYTHONPATH": str(Path.cwd())},
+            cwd=work,
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        wait_until((work / "started").exists, "the stage's start")
+        assert answers(f"http://127.0.0.1:{environment['PREFECT_WORKER_WEBSERVER_PORT']}/health")
+
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(60) == 0, (tmp_path / "worker.log").read_text()
+    finally:
+        worker.kill()
+        worker.wait()
+
+    assert (work / "saved").read_text() == "checkpoint"
+    runs = json.loads(run(environment, work, "-m", "prefect", "flow-run", "ls", "--output", "json"))
+    assert [flow_run["state_type"] for flow_run in runs] == ["CRASHED"]
+
+
+def test_a_worker_that_cannot_start_says_so_and_fails() -> None:
+    refused = subprocess.run(
+        [sys.executable, "-m", "infra.worker", "--no-such-option"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+    assert refused.returncode != 0
+    assert "no-such-option" in refused.stdout + refused.stderr
