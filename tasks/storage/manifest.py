@@ -11,7 +11,6 @@ from tasks.errors import InputError
 from tasks.files import sha256_of
 
 MANIFEST_NAME = "manifest.json"
-SCHEMA = 1
 
 # The files whose bytes are equal when the release is: the id is derived from them. SavedModel is not among them, since
 # TensorFlow orders its protobufs freely; nor is the report, whose pictures depend on the plotting library.
@@ -71,7 +70,7 @@ class Manifest(_Record):
         verdict: The gate's sentences when it was published.
     """
 
-    schema_version: Literal[1] = SCHEMA
+    schema_version: Literal[1] = 1
     id: ReleaseId
     tree: ReleaseId
     files: tuple[FileEntry, ...]

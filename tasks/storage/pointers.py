@@ -6,6 +6,7 @@ decides again, so that two publishers at once leave what some order of them woul
 
 import json
 import random
+import re
 import time
 from collections.abc import Callable
 from typing import Annotated, Literal
@@ -14,13 +15,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from tasks.errors import InputError
 from tasks.storage.bucket import Bucket, ConflictError, Stored, sha256_of_bytes
-from tasks.storage.manifest import Manifest, ReleaseId, Sha256
-from tasks.storage.releases import read_manifest
+from tasks.storage.manifest import ID_LENGTH, Manifest, ReleaseId, Sha256
+from tasks.storage.releases import FOLDER, find_manifest, read_manifest
 
 Channel = Literal["candidate", "champion"]
 CHANNELS: tuple[Channel, ...] = ("candidate", "champion")
 ATTEMPTS = 20
 LONGEST_PAUSE_SECONDS = 0.5
+SHORTEST_ID = 4  # digits of an id that a person may type instead of all
 
 
 class Move(BaseModel):
@@ -76,6 +78,29 @@ def read_channel(bucket: Bucket, channel: Channel) -> Manifest | None:
     """Return the manifest that a channel points at, checked against the sha256 that the pointer recorded."""
     pointer = read_pointer(bucket, channel)
     return None if pointer is None else _pointed_at(bucket, pointer)
+
+
+def resolve(bucket: Bucket, name: str) -> Manifest:
+    """Return the release that a channel, an id, or the first digits of one id name.
+
+    Raises:
+        InputError: The channel points nowhere yet, or not exactly one release is meant.
+    """
+    for channel in CHANNELS:
+        if name == channel:
+            manifest = read_channel(bucket, channel)
+            if manifest is None:
+                raise InputError(f"there is no {channel} in {bucket.uri('channels')} yet; publish a release first")
+            return manifest
+    if not re.fullmatch(rf"[0-9a-f]{{{SHORTEST_ID},{ID_LENGTH}}}", name):
+        raise InputError(f"{name!r} is neither a release's id nor one of the channels {', '.join(CHANNELS)}")
+    if len(name) == ID_LENGTH:
+        return read_manifest(bucket, name)
+    found = [release for release in bucket.folders(FOLDER) if release.startswith(name)]
+    manifests = [manifest for release in found if (manifest := find_manifest(bucket, release))]
+    if len(manifests) != 1:
+        raise InputError(f"{len(manifests)} releases in {bucket.uri(FOLDER)} start with {name!r}")
+    return manifests[0]
 
 
 def move_pointer(
