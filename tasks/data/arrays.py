@@ -154,6 +154,6 @@ def _load(path: Path, dtype: np.dtype[Any], dimensions: int) -> NDArray[Any]:
         raise InputError(f"{path} is not a complete array: {error}") from error
     if array.dtype != dtype or array.ndim != dimensions or not array.flags.c_contiguous:
         raise InputError(
-            f"{path} holds {array.dtype} of shape {array.shape} instead of {dtype} with {dimensions} dimensions, C-order"
+            f"{path} holds {array.dtype} of shape {array.shape} instead of {dtype} with {dimensions} axes in C order"
         )
     return array

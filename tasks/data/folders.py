@@ -1,0 +1,90 @@
+"""People's own images: a .tar, .tar.gz or .zip with one folder a class, and perhaps one folder a split above them."""
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from tasks.data.archive import Member, members
+from tasks.data.arrays import SPLITS, Arrays, Images
+from tasks.data.images import decode_image
+from tasks.data.labelled import UNASSIGNED, LabelledImages
+from tasks.data.layout import Entry, read_layout
+from tasks.errors import InputError
+from tasks.progress import Progress
+
+BYTES_AT_ONCE = 64 << 20
+IMAGES_AT_ONCE = 512
+
+Encoded = tuple[str, bytes]
+
+
+def read_folders(archive: Path, image_size: int, scratch: Path) -> LabelledImages:
+    """Decode every image, sorted by path; classes sorted by name.
+
+    Memory stays bounded: decoded images go to a file as they come, and are memory-mapped from there.
+
+    Args:
+        archive: The archive.
+        image_size: Height and width in pixels to which images are brought.
+        scratch: A file to be made for the decoded images; it must outlive the result.
+
+    Raises:
+        InputError: As tasks.data.archive, tasks.data.layout and tasks.data.images say.
+    """
+    entries = _entries(archive)
+    shape = (len(entries), image_size, image_size, 3)
+    _decode_all(archive, entries, image_size, scratch)
+    images: Images = np.memmap(scratch, np.uint8, mode="r", shape=shape)
+    classes = tuple(sorted({entry.label for entry in entries}))
+    positions = {name: position for position, name in enumerate(classes)}
+    labels = np.array([positions[entry.label] for entry in entries], np.int32)
+    published = [UNASSIGNED if entry.split is None else SPLITS.index(entry.split) for entry in entries]
+    return LabelledImages(Arrays(images, labels), classes, np.array(published, np.int8), separate_duplicates=True)
+
+
+def _entries(archive: Path) -> list[Entry]:
+    """Read the archive once for its names alone: a bad layout is told before anything is decoded."""
+    files: list[str] = []
+    folders: list[str] = []
+    for member in members(archive):
+        (folders if member.is_folder else files).append(member.name)
+    try:
+        return read_layout(files, folders)
+    except InputError as error:
+        raise InputError(f"{archive}: {error}") from error
+
+
+def _decode_all(archive: Path, entries: list[Entry], image_size: int, scratch: Path) -> None:
+    """Write every image's pixels at its sorted place, in the order in which the archive gives them.
+
+    Plain writes, not a memory map: a full disk is then an OSError, where a map would kill the process.
+    """
+    places = {entry.name: place for place, entry in enumerate(entries)}
+    progress = Progress(len(entries), "images")
+    done = 0
+    with ThreadPoolExecutor(os.cpu_count()) as pool, scratch.open("wb") as stream:
+        for batch in _batches(member for member in members(archive) if member.name in places):
+            decoded = pool.map(lambda encoded: decode_image(encoded[1], f"{archive}: {encoded[0]}", image_size), batch)
+            for (name, _), image in zip(batch, decoded, strict=True):
+                stream.seek(places[name] * image.nbytes)
+                stream.write(image.tobytes())
+            done += len(batch)
+            progress.update(done, "decoding")
+    progress.close()
+
+
+def _batches(selected: Iterator[Member]) -> Iterator[list[Encoded]]:
+    """Give the files' bytes in batches of bounded number and size."""
+    batch: list[Encoded] = []
+    size = 0
+    for member in selected:
+        batch.append((member.name, member.read()))
+        size += member.size
+        if len(batch) == IMAGES_AT_ONCE or size >= BYTES_AT_ONCE:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

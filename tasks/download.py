@@ -1,0 +1,89 @@
+"""Stage download: addresses → data/raw, the archive exactly as published, verified by its sha256."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from tasks.data.archive import archive_suffix
+from tasks.data.digits import bundled_digits
+from tasks.data.source import RawSource, is_intact, load_source, save_source
+from tasks.data.transfer import Patience, fetch
+from tasks.errors import InputError, run_command
+from tasks.files import replaced_folder, sha256_of
+from tasks.params import DownloadParams, load_params
+
+RAW = Path("data/raw")
+CACHE = Path(".cache/downloads")
+
+
+def download(params: DownloadParams, raw: Path, cache: Path = CACHE) -> None:
+    """Fetch a data set's archive.
+
+    Verified bytes are kept in the cache too, by a hard link where that is possible: DVC removes a stage's output
+    before it runs the stage, and what was verified is not to be fetched again. Neither is ever written in place.
+
+    Args:
+        params: The section `download`.
+        raw: Folder of the archive and source.json, replaced as a whole; equal bytes give an equal folder.
+        cache: Folder of partial and verified downloads.
+
+    Raises:
+        InputError: No address gave the bytes asked for; `raw` is then as it was before.
+    """
+    bundled = bundled_digits() if params.dataset == "digits" else None
+    wanted = sha256_of(bundled) if bundled else params.sha256
+    if wanted and _is_there(raw, params.dataset, wanted):
+        print(f"{raw} is there already, its sha256 verified")
+        return
+    patience = Patience(attempts=params.attempts, timeout_seconds=params.timeout_seconds)
+    addresses = (bundled.as_uri(),) if bundled else params.url
+    archive = fetch(addresses, wanted, cache, patience, _connect_s3)
+    name, size = _published_name(params.dataset, archive), archive.stat().st_size
+    with replaced_folder(raw) as temporary:
+        _place(archive, temporary / name)
+        save_source(temporary, RawSource(params.dataset, temporary / name, archive.name, size))
+    print(f"{raw / name}: {size:,} bytes, sha256 {archive.name}")
+    if wanted is None:
+        print(
+            f"To accept these bytes alone from now on, write into params.yaml, under download:\n  sha256: {archive.name}"
+        )
+
+
+def _is_there(raw: Path, dataset: str, sha256: str) -> bool:
+    """Tell whether the folder holds the archive asked for, intact."""
+    try:
+        source = load_source(raw)
+    except InputError:
+        return False
+    return (source.dataset, source.sha256) == (dataset, sha256) and is_intact(source)
+
+
+def _published_name(dataset: str, archive: Path) -> str:
+    """Return the archive's name in `raw`: by its content, not by its address, for mirrors name it as they like."""
+    names = {"cifar10": "cifar-10-binary.tar.gz", "digits": "digits.csv.gz"}
+    return names.get(dataset) or f"images{archive_suffix(archive)}"
+
+
+def _place(archive: Path, path: Path) -> None:
+    """Give the archive a second name, or copy it where the file system has no hard links across folders."""
+    try:
+        os.link(archive, path)
+    except OSError:
+        shutil.copyfile(archive, path)
+
+
+def _connect_s3() -> Any:
+    """Return an S3 client; boto3 takes a second to import, and most data sets come over HTTP."""
+    from tasks.storage.client import connect  # noqa: PLC0415
+
+    return connect()
+
+
+def main() -> None:
+    """Run the stage on the repository's own folders."""
+    run_command("download", lambda: download(load_params().download, RAW))
+
+
+if __name__ == "__main__":
+    main()

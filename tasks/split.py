@@ -1,0 +1,91 @@
+"""Stage split: data/raw → data/split, the arrays on which a model is trained, validated and tested."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tasks.data.arrays import SPLITS, SplitRecord, save_selected, save_split_record
+from tasks.data.cifar10 import read_cifar10
+from tasks.data.digits import read_digits
+from tasks.data.division import Division, divide
+from tasks.data.folders import read_folders
+from tasks.data.labelled import LabelledImages
+from tasks.data.source import RawSource, load_source
+from tasks.errors import InputError, run_command
+from tasks.files import replaced_folder
+from tasks.params import SplitParams, load_params
+
+RAW = Path("data/raw")
+OUTPUT = Path("data/split")
+
+
+def split(params: SplitParams, raw: Path, output: Path) -> None:
+    """Divide the images of a downloaded archive into train, validation and test arrays.
+
+    Args:
+        params: The section `split`.
+        raw: What the stage download wrote.
+        output: Folder of the arrays and split.json, replaced as a whole; equal input gives equal bytes.
+
+    Raises:
+        InputError: The archive is not what it should be, or too small to be divided so.
+    """
+    source = load_source(raw)
+    with replaced_folder(output) as temporary:
+        scratch = temporary / "decoded"
+        data = _read(source, params.image_size, scratch)
+        division = divide(data, params.method, params.validation_fraction, params.test_fraction, params.seed)
+        contents = {name: save_selected(temporary, name, data.arrays, division.indices[name]) for name in SPLITS}
+        save_split_record(temporary, _record(source.dataset, params, data, division, contents))
+        scratch.unlink(missing_ok=True)
+    sizes = ", ".join(f"{len(division.indices[name]):,} {name}" for name in SPLITS)
+    print(f"{sizes} images of {len(data.classes)} classes")
+
+
+def _read(source: RawSource, image_size: int, scratch: Path) -> LabelledImages:
+    """Read the archive by its kind."""
+    if source.dataset == "cifar10":
+        return read_cifar10(source.archive)
+    if source.dataset == "folders":
+        return read_folders(source.archive, image_size, scratch)
+    if source.dataset == "digits":
+        return read_digits(source.archive)
+    raise InputError(f"{source.archive.parent} holds the data set {source.dataset!r}, which split does not know")
+
+
+def _record(
+    dataset: str, params: SplitParams, data: LabelledImages, division: Division, contents: dict[str, str]
+) -> SplitRecord:
+    """Return what split.json says."""
+    height, width, channels = data.arrays.images.shape[1:]
+    return SplitRecord(
+        dataset=dataset,
+        classes=data.classes,
+        image_shape=(height, width, channels),
+        method=params.method,
+        seed=params.seed,
+        counts={name: _counts(data, division, name) for name in SPLITS},
+        index_sha256={
+            name: hashlib.sha256(division.indices[name].astype("<i8").tobytes()).hexdigest() for name in SPLITS
+        },
+        content_sha256=contents,
+        duplicates=division.duplicates,
+    )
+
+
+def _counts(data: LabelledImages, division: Division, name: str) -> dict[str, Any]:
+    """Return a split's number of images, in all and for each class."""
+    labels = data.arrays.labels[division.indices[name]]
+    per_class = np.bincount(labels, minlength=len(data.classes)).tolist()
+    return {"total": len(labels), "per_class": dict(zip(data.classes, per_class, strict=True))}
+
+
+def main() -> None:
+    """Run the stage on the repository's own folders."""
+    run_command("split", lambda: split(load_params().split, RAW, OUTPUT))
+
+
+if __name__ == "__main__":
+    main()
