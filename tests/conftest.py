@@ -1,3 +1,22 @@
 """Fixtures that every test may ask for."""
 
+import os
+import sys
+
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+LOGICAL_CPUS = 4
+
 pytest_plugins = ["tests.fixtures.archives", "tests.fixtures.object_store"]
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Split the CPU for the tests of several replicas; TensorFlow allows it only before its first operation."""
+    tensorflow = sys.modules.get("tensorflow")
+    if tensorflow is None or session.config.option.collectonly:
+        return
+    cpu = tensorflow.config.list_physical_devices("CPU")[0]
+    logical = [tensorflow.config.LogicalDeviceConfiguration()] * LOGICAL_CPUS
+    tensorflow.config.set_logical_device_configuration(cpu, logical)

@@ -1,0 +1,116 @@
+import hashlib
+import json
+import math
+import zipfile
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from tasks.errors import InputError
+from tasks.models.build import build_model, logits_of, whiten
+from tasks.models.files import load_model, save_model
+from tasks.models.whitening import pixel_statistics
+from tasks.params import ModelParams, load_params
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3), dtype=np.uint8)
+STATISTICS = pixel_statistics(IMAGES)
+TINY = ModelParams(base="airbench", head="linear", scaling="standard", widths=(8, 8, 8), pooling="max")
+
+
+def tiny_model(seed: int = 0) -> keras.Model:
+    keras.utils.set_random_seed(seed)
+    return build_model(TINY, (32, 32, 3), 10, STATISTICS)
+
+
+def test_seed_model_has_the_authors_parameters() -> None:
+    model = build_model(load_params().recipes["seed"].model, (32, 32, 3), 10, STATISTICS)
+    assert model.count_params() == 14_732_426
+    assert sum(math.prod(weight.shape) for weight in model.trainable_weights) == 14_732_362
+
+
+@pytest.mark.parametrize("base", ["vgg16", "resnet50", "airbench"])
+@pytest.mark.parametrize("head", ["residual_separable", "linear"])
+def test_every_base_takes_every_head(base: str, head: str) -> None:
+    params = ModelParams.model_validate({"base": base, "head": head, "widths": (8, 8, 8)})
+    model = build_model(params, (32, 32, 3), 7, STATISTICS)
+    probabilities = np.asarray(model(IMAGES[:3]))
+    assert model.input.dtype == "uint8"
+    assert probabilities.shape == (3, 7)
+    assert probabilities.dtype == np.float32
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_resnet50_keeps_the_weights_of_keras_applications(tmp_path: Path) -> None:
+    keras.utils.set_random_seed(1)
+    original = keras.applications.ResNet50(weights=None, include_top=False, input_shape=(32, 32, 3))
+    original.save_weights(tmp_path / "resnet50.weights.h5")
+    params = ModelParams(base="resnet50", head="linear", weights=str(tmp_path / "resnet50.weights.h5"))
+    model = build_model(params, (32, 32, 3), 10, STATISTICS)
+    ours = keras.Model(model.input, model.get_layer("conv5_block3_out").output)
+    expected = original(IMAGES[:2].astype(np.float32) / 255)
+    np.testing.assert_allclose(ours(IMAGES[:2]), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_weights_that_are_not_there_are_named() -> None:
+    params = ModelParams(base="vgg16", head="linear", weights="nowhere.weights.h5")
+    with pytest.raises(InputError, match=r"nowhere\.weights\.h5"):
+        build_model(params, (32, 32, 3), 10, STATISTICS)
+
+
+def test_logits_give_the_probabilities() -> None:
+    model = tiny_model()
+    whiten(model, TINY, IMAGES, STATISTICS)
+    logits = logits_of(model)(IMAGES[:5])
+    np.testing.assert_allclose(keras.ops.softmax(logits), model(IMAGES[:5]), rtol=1e-5)
+
+
+def test_equal_weights_are_equal_bytes(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        save_model(tiny_model(), tmp_path / name)
+    save_model(tiny_model(seed=1), tmp_path / "other")
+    digests = [hashlib.sha256((tmp_path / n).read_bytes()).hexdigest() for n in ("first", "second", "other")]
+    assert digests[0] == digests[1] != digests[2]
+    with zipfile.ZipFile(tmp_path / "first") as archive:
+        assert "date_saved" not in json.loads(archive.read("metadata.json"))
+
+
+def test_saved_model_answers_the_same(tmp_path: Path) -> None:
+    model = tiny_model()
+    whiten(model, TINY, IMAGES, STATISTICS)
+    save_model(model, tmp_path / "model.keras")
+    np.testing.assert_array_equal(load_model(tmp_path / "model.keras")(IMAGES), model(IMAGES))
+
+
+def test_model_altered_by_one_byte_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.keras"
+    save_model(tiny_model(), path)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"model\.keras"):
+        load_model(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model", b"PK\x05\x06" + bytes(18)])
+def test_what_is_not_a_model_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "model.keras"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"model\.keras"):
+        load_model(path)
+
+
+def test_failed_save_leaves_the_old_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "model.keras"
+    save_model(tiny_model(), path)
+    before = path.read_bytes()
+
+    def full_disk(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(zipfile.ZipFile, "writestr", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        save_model(tiny_model(seed=1), path)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["model.keras"]

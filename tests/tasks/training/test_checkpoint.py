@@ -1,0 +1,63 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tasks.training.checkpoint import Checkpoint, CheckpointFolder, fingerprint
+
+
+def checkpoint(step: int) -> Checkpoint:
+    arrays = {"weights": [np.full((2, 3), step, np.float32), np.array(step)], "slow": []}
+    return Checkpoint(step, 10 * step, [{"validation_loss": 0.1 * step}], arrays)
+
+
+def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path, "run")
+    folder.save(checkpoint(3))
+    loaded, problems = folder.load()
+    assert loaded is not None
+    assert not problems
+    assert (loaded.epoch, loaded.step, loaded.history) == (3, 30, [{"validation_loss": 0.1 * 3}])
+    np.testing.assert_array_equal(loaded.arrays["weights"][0], np.full((2, 3), 3, np.float32))
+    assert loaded.arrays["slow"] == []
+
+
+def test_the_last_two_are_kept(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path, "run")
+    paths = [folder.save(checkpoint(step)) for step in (1, 2, 11)]
+    assert sorted(folder.path.iterdir()) == sorted(paths[1:])
+
+
+@pytest.mark.parametrize("damage", ["cut", "altered", "emptied"])
+def test_an_unsound_checkpoint_is_reported_and_the_one_before_it_used(tmp_path: Path, damage: str) -> None:
+    folder = CheckpointFolder(tmp_path, "run")
+    folder.save(checkpoint(1))
+    newest = folder.save(checkpoint(2))
+    data = bytearray(newest.read_bytes())
+    data[200] ^= 1
+    newest.write_bytes({"cut": data[:100], "altered": data, "emptied": b""}[damage])
+    loaded, problems = folder.load()
+    assert loaded is not None
+    assert loaded.epoch == 1
+    assert len(problems) == 1
+    assert newest.name in problems[0]
+
+
+def test_another_run_has_another_folder(tmp_path: Path) -> None:
+    source = tmp_path / "code.py"
+    source.write_text("a = 1")
+    runs = {fingerprint({"seed": 0}, [source]), fingerprint({"seed": 1}, [source])}
+    source.write_text("a = 2")
+    runs.add(fingerprint({"seed": 0}, [source]))
+    assert len(runs) == 3
+    first, second, _ = (CheckpointFolder(tmp_path, run) for run in sorted(runs))
+    first.save(checkpoint(1))
+    assert second.load() == (None, [])
+
+
+def test_removed_checkpoints_leave_nothing(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path, "run")
+    folder.save(checkpoint(1))
+    folder.remove()
+    assert not folder.path.exists()
+    folder.remove()

@@ -1,0 +1,46 @@
+import keras
+import numpy as np
+
+from tasks.params import LookaheadParams
+from tasks.training.lookahead import Lookahead
+from tasks.training.optimizer import NesterovSGD
+
+
+def test_nesterov_sgd_follows_its_equations() -> None:
+    weight = keras.Variable(np.array([1.0, -2.0]), name="kernel")
+    beta = keras.Variable(np.array([0.5]), name="beta")
+    beta._path = "norm/beta"
+    bias = keras.Variable(np.array([3.0]), name="bias")
+    bias._path = "whitening/bias"
+    optimizer = NesterovSGD(0.1, momentum=0.9, l2=0.01, batch_norm_rate_factor=4, last_steps={"whitening/bias": 2})
+    optimizer.build([weight, beta, bias])
+    expected = {"weight": np.array([1.0, -2.0]), "beta": np.array([0.5]), "bias": np.array([3.0])}
+    velocity = {name: np.zeros_like(value) for name, value in expected.items()}
+    for step in range(4):
+        gradients = {"weight": np.array([0.3, step]), "beta": np.array([-1.0]), "bias": np.array([0.7])}
+        optimizer.apply([keras.ops.cast(g, "float32") for g in gradients.values()])
+        for name, gradient in gradients.items():
+            factor = 4 if name == "beta" else 1
+            gradient = gradient + 0.01 / factor * expected[name]
+            velocity[name] = 0.9 * velocity[name] + gradient
+            rate = 0.0 if name == "bias" and step >= 2 else 0.1 * factor
+            expected[name] = expected[name] - rate * (gradient + 0.9 * velocity[name])
+    for variable, name in ((weight, "weight"), (beta, "beta"), (bias, "bias")):
+        np.testing.assert_allclose(variable.numpy(), expected[name], rtol=1e-5)
+
+
+def test_lookahead_pulls_every_few_steps_and_ends_on_the_slow_weights() -> None:
+    inputs = keras.Input((1,))
+    model = keras.Model(inputs, keras.layers.Dense(1, kernel_initializer="zeros")(inputs))
+    lookahead = Lookahead(LookaheadParams(every=2, decay=0.9, power=1.0), model, total_steps=5)
+    slow = fast = 0.0
+    for step in range(1, 6):
+        fast += 1.0
+        model.weights[0].assign([[fast]])
+        lookahead.after_step(step)
+        kept = {2: 0.9**2 * 2 / 5, 4: 0.9**2 * 4 / 5}.get(step)
+        if kept is not None:
+            slow = fast = kept * slow + (1 - kept) * fast
+        if step == 5:
+            fast = slow
+        np.testing.assert_allclose(np.asarray(model.weights[0]).item(), fast, rtol=1e-5)
