@@ -1,0 +1,115 @@
+"""Measures of a classifier, each from its definition: probabilities (N, C) and labels (N,) in, plain numbers out."""
+
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+Probabilities = NDArray[np.float32]
+Labels = NDArray[np.int32]
+Floats = NDArray[np.float64]
+Counts = NDArray[np.int64]
+
+# The smallest normal float32: softmax in float32 can underflow to 0, whose logarithm is not a number to average.
+SMALLEST_PROBABILITY = float(np.finfo(np.float32).tiny)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Confidence against accuracy in bins of equal width.
+
+    Attributes:
+        edges: (bins + 1,), from 0 to 1.
+        counts: Images in each bin (bins,).
+        confidence: Mean top probability in each bin (bins,); 0 where it is empty.
+        accuracy: Top-1 in each bin (bins,); 0 where it is empty.
+        expected_error: Mean of |accuracy - confidence|, each bin weighted by its images.
+    """
+
+    edges: Floats
+    counts: Counts
+    confidence: Floats
+    accuracy: Floats
+    expected_error: float
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """One value a class, in label order, each float64 (C,); 0 where the denominator is 0, as in scikit-learn."""
+
+    precision: Floats
+    recall: Floats
+    f1: Floats
+
+
+def log_probabilities(probabilities: Probabilities) -> Floats:
+    """Return natural logarithms, zeros clipped to the smallest normal float32; float64, same shape."""
+    return np.log(np.maximum(probabilities.astype(np.float64), SMALLEST_PROBABILITY))
+
+
+def top1(scores: NDArray[np.floating], labels: Labels) -> float:
+    """Return the share of images whose highest score (probability or logit) is the label's."""
+    return float(np.mean(scores.argmax(axis=1) == labels))
+
+
+def wilson_interval(successes: int, trials: int, level: float = 0.95) -> tuple[float, float]:
+    """Return the score interval of a proportion (Wilson 1927, JASA 22:209-212, doi 10.1080/01621459.1927.10502953).
+
+    Unlike p ± z·√(p(1 - p)/n) it keeps its coverage near 0 and 1 and stays within them.
+    """
+    z = NormalDist().inv_cdf(0.5 + level / 2)
+    share = successes / trials
+    centre = share + z * z / (2 * trials)
+    half = z * np.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
+    scale = 1 + z * z / trials
+    return max(0.0, float((centre - half) / scale)), min(1.0, float((centre + half) / scale))
+
+
+def binary_accuracy(probabilities: Probabilities, labels: Labels, threshold: float = 0.5) -> float:
+    """Return Keras 2's reading of `accuracy` under binary cross-entropy.
+
+    Each of the N × C outputs counts as one yes-or-no answer: right if it is above the threshold exactly where the
+    one-hot label is 1. An all-zero answer scores 1 - 1/C.
+    """
+    one_hot = np.arange(probabilities.shape[1]) == labels[:, None]
+    return float(np.mean((probabilities > threshold) == one_hot))
+
+
+def log_loss(probabilities: Probabilities, labels: Labels) -> float:
+    """Return the mean of -ln(probability of the label), in nats, zeros clipped to the smallest normal float32."""
+    return float(-np.mean(log_probabilities(probabilities[np.arange(len(labels)), labels])))
+
+
+def calibration(probabilities: Probabilities, labels: Labels, bins: int) -> Calibration:
+    """Return confidence against accuracy and the expected calibration error (Guo et al. 2017, arXiv 1706.04599, eq. 3).
+
+    Bin m holds the images whose top probability is in ((m - 1)/bins, m/bins].
+    """
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    correct = probabilities.argmax(axis=1) == labels
+    edges = np.linspace(0, 1, bins + 1)
+    which = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
+    counts = np.bincount(which, minlength=bins)
+    filled = np.maximum(counts, 1)
+    mean_confidence = np.bincount(which, weights=confidence, minlength=bins) / filled
+    accuracy = np.bincount(which, weights=correct, minlength=bins) / filled
+    error = float(np.sum(counts * np.abs(accuracy - mean_confidence)) / len(labels))
+    return Calibration(edges, counts, mean_confidence, accuracy, error)
+
+
+def confusion_matrix(predicted: NDArray[np.integer], labels: Labels, classes: int) -> Counts:
+    """Return how many images of each actual class (row) were given each class (column); int64 (C, C)."""
+    flat = np.bincount(labels.astype(np.int64) * classes + predicted, minlength=classes * classes)
+    return flat.reshape(classes, classes)
+
+
+def class_scores(confusion: Counts) -> ClassScores:
+    """Return precision, recall and F1 of each class from a confusion matrix (C, C)."""
+    hits = np.diag(confusion).astype(np.float64)
+    actual, predicted = confusion.sum(axis=1), confusion.sum(axis=0)
+    return ClassScores(
+        precision=hits / np.maximum(predicted, 1),
+        recall=hits / np.maximum(actual, 1),
+        f1=2 * hits / np.maximum(actual + predicted, 1),
+    )
