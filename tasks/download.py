@@ -45,9 +45,7 @@ def download(params: DownloadParams, raw: Path, cache: Path = CACHE) -> None:
         save_source(temporary, RawSource(params.dataset, temporary / name, archive.name, size))
     print(f"{raw / name}: {size:,} bytes, sha256 {archive.name}")
     if wanted is None:
-        print(
-            f"To accept these bytes alone from now on, write into params.yaml, under download:\n  sha256: {archive.name}"
-        )
+        print(f"To accept only these bytes from now on, set in params.yaml: download.sha256: {archive.name}")
 
 
 def _is_there(raw: Path, dataset: str, sha256: str) -> bool:

@@ -215,7 +215,7 @@ def _open_file(address: str, start: int, validator: str | None) -> Iterator[Body
 
 @contextlib.contextmanager
 def _open_s3(address: str, start: int, validator: str | None, openers: Openers) -> Iterator[Body]:
-    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415  # for s3:// addresses only
+    from botocore import exceptions as s3  # noqa: PLC0415  # for s3:// addresses only
 
     parts = urlsplit(address)
     request = {"Bucket": parts.netloc, "Key": unquote(parts.path.removeprefix("/"))}
@@ -225,13 +225,15 @@ def _open_s3(address: str, start: int, validator: str | None, openers: Openers) 
         request["IfMatch"] = validator
     try:
         response = openers.connect_s3().get_object(**request)
-    except ClientError as error:
+    except s3.ClientError as error:
         raise _s3_refusal(error) from error
-    except BotoCoreError as error:
+    except (s3.NoCredentialsError, s3.PartialCredentialsError, s3.ParamValidationError) as error:
+        raise TransferError(f"it could not be asked for: {type(error).__name__}") from error
+    except s3.BotoCoreError as error:
         raise TemporaryError(type(error).__name__) from error
     with contextlib.closing(response["Body"]) as body:
         total = start + int(response["ContentLength"])
-        yield Body(start, total, response["ETag"], _s3_chunks(body, BotoCoreError))
+        yield Body(start, total, response["ETag"], _s3_chunks(body, s3.BotoCoreError))
 
 
 def _s3_refusal(error: Any) -> TransferError:
