@@ -11,14 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from tasks.errors import run_command
-from tasks.params import load_params
 from tasks.progress import format_bytes
-from tasks.storage.bucket import Bucket, open_bucket
+from tasks.storage.bucket import Bucket, configured_bucket
 from tasks.storage.manifest import Manifest
 from tasks.storage.pointers import CHANNELS, read_pointer, resolve
-from tasks.storage.releases import FOLDER, list_releases, pull_release
+from tasks.storage.releases import CACHE, FOLDER, list_releases, pull_release
 
-CACHE = Path(".cache/releases")
 COLUMNS = ("id", "created_at", "dataset", "recipe", "top1", "interval", "size", "channels")
 
 
@@ -26,14 +24,6 @@ def main() -> None:
     """Parse the command line and run one of the commands."""
     arguments = _parser().parse_args()
     run_command("registry", lambda: _run(arguments))
-
-
-def registry_bucket(name: str | None, prefix: str | None) -> Bucket:
-    """Open the bucket and prefix given, those of params.yaml's section `publish` where one is None."""
-    if name is None or prefix is None:
-        publish = load_params().publish
-        name, prefix = name or publish.bucket, prefix or publish.prefix
-    return open_bucket(name, prefix)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -53,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    bucket = registry_bucket(arguments.bucket, arguments.prefix)
+    bucket = configured_bucket(arguments.bucket, arguments.prefix)
     if arguments.command == "list":
         _list(bucket, as_json=arguments.json)
         return

@@ -11,6 +11,7 @@ from botocore.exceptions import ClientError
 
 from tasks.errors import InputError
 from tasks.files import sha256_of
+from tasks.params import load_params
 from tasks.storage.client import connect, error_code, storage_errors
 
 # Parts of 16 MiB, four at a time: 64 MiB of memory at most, whatever a file's size.
@@ -129,6 +130,14 @@ def open_bucket(name: str, prefix: str) -> Bucket:
     bucket = Bucket(connect(), name, prefix)
     bucket.check()
     return bucket
+
+
+def configured_bucket(name: str | None = None, prefix: str | None = None) -> Bucket:
+    """Open the bucket and prefix given, those of params.yaml's section `publish` where one is None."""
+    if name is None or prefix is None:
+        params = load_params().publish
+        name, prefix = name or params.bucket, prefix or params.prefix
+    return open_bucket(name, prefix)
 
 
 def sha256_of_bytes(data: bytes) -> str:

@@ -9,6 +9,7 @@ completes it. The files' folder is named after all their bytes, so two publisher
 with other bytes cannot overwrite each other's; the first manifest decides.
 """
 
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from tasks.storage.bucket import Bucket, ConflictError, sha256_of_bytes
 from tasks.storage.manifest import MANIFEST_NAME, FileEntry, Manifest, list_files, parse_manifest
 
 FOLDER = "releases"
+CACHE = Path(".cache/releases")
 
 
 def manifest_key(release: str) -> str:
@@ -112,6 +114,18 @@ def pull_release(bucket: Bucket, manifest: Manifest, folder: Path) -> None:
             progress.update(progress.done + entry.size, f"downloaded {entry.path}")
         (temporary / MANIFEST_NAME).write_bytes(manifest.to_bytes())
     progress.close()
+
+
+def cached_release(bucket: Bucket, manifest: Manifest, cache: Path = CACHE) -> Path:
+    """Return the folder `cache/<id>` of a release, verified; pulled where it is missing, altered or incomplete."""
+    folder = cache / manifest.id
+    try:
+        if verify_folder(folder) == manifest:
+            return folder
+    except InputError:
+        shutil.rmtree(folder, ignore_errors=True)  # a cache: what it held is in the bucket
+    pull_release(bucket, manifest, folder)
+    return folder
 
 
 def verify_folder(folder: Path) -> Manifest:
