@@ -11,7 +11,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Self
@@ -61,24 +61,41 @@ def members(path: Path) -> Iterator[Member]:
         InputError: It is not an archive, is cut short or damaged, expands beyond all reason, or has a member that is
             a link, a device, encrypted, too large, named twice, or whose path is absolute or climbs out.
     """
-    read_archive = _zip_members if archive_suffix(path) == ".zip" else _tar_members
-    last, seen = "", set()
+    source = _zip_members(path) if archive_suffix(path) == ".zip" else _tar_members(path)
+    place = ""
+    seen: set[str] = set()
+    while True:
+        with _damage_named(path, place):
+            member = next(source, None)
+        if member is None:
+            return
+        if member.name in seen and not member.is_folder:
+            raise InputError(f"{path} has the member {member.name!r} twice")
+        seen.add(member.name)
+        if len(seen) > MEMBERS_LIMIT:
+            raise InputError(f"{path} has more than {MEMBERS_LIMIT:,} members")
+        if member.size > MEMBER_BYTES_LIMIT:
+            raise InputError(f"{path} has a member of {member.size:,} bytes, too large to read: {member.name!r}")
+        place = f" after {member.name!r}"
+        yield replace(member, read=partial(_read, path, member))
+
+
+def _read(path: Path, member: Member) -> bytes:
+    """Return a member's bytes."""
+    with _damage_named(path, f" in {member.name!r}"):
+        return member.read()
+
+
+@contextlib.contextmanager
+def _damage_named(path: Path, place: str) -> Iterator[None]:
+    """Turn what the standard library raises on damage into an InputError; without a place, nothing was read yet."""
     try:
-        for member in read_archive(path):
-            if member.name in seen and not member.is_folder:
-                raise InputError(f"{path} has the member {member.name!r} twice")
-            seen.add(member.name)
-            if len(seen) > MEMBERS_LIMIT:
-                raise InputError(f"{path} has more than {MEMBERS_LIMIT:,} members")
-            if member.size > MEMBER_BYTES_LIMIT:
-                raise InputError(f"{path} has a member of {member.size:,} bytes, too large to read: {member.name!r}")
-            last = member.name
-            yield member
+        yield
     except EOFError as error:
-        raise InputError(f"{path} is truncated{f' after {last!r}' if last else ''}") from error
+        raise InputError(f"{path} is truncated{place}") from error
     except DAMAGE as error:
-        if last:
-            raise InputError(f"{path} is damaged after {last!r}: {error}") from error
+        if place:
+            raise InputError(f"{path} is truncated or damaged{place}: {error}") from error
         raise InputError(f"{path} is not a .tar, .tar.gz or .zip archive: {error}") from error
 
 

@@ -99,7 +99,7 @@ def _fetch_from(address: str, sha256: str | None, part: PartialFile, patience: P
         except TemporaryError as error:
             if attempt == patience.attempts:
                 raise TransferError(f"{error}; tried {attempt} times" if attempt > 1 else str(error)) from error
-            pause = _pause(patience, attempt, error.retry_after)
+            pause = pause_seconds(patience, attempt, error.retry_after)
             print(f"{shown(address)}: {error}; try {attempt + 1} of {patience.attempts} in {format_duration(pause)}")
             time.sleep(pause)
         else:
@@ -138,6 +138,8 @@ def _append_all(chunks: Any, total: int | None, part: PartialFile) -> None:
         for chunk in chunks:
             part.append(chunk)
             progress.update(part.size, "downloading")
+    except TemporaryError as error:
+        raise TemporaryError(f"{error} after {part.size:,} bytes") from error
     finally:
         progress.close()
 
@@ -156,7 +158,7 @@ def _verify(sha256: str | None, part: PartialFile, resumed: bool) -> None:
     raise TemporaryError(reason) if resumed else TransferError(reason)
 
 
-def _pause(patience: Patience, attempt: int, retry_after: float) -> float:
+def pause_seconds(patience: Patience, attempt: int, retry_after: float) -> float:
     """Return the seconds to wait after a failed attempt: exponential back-off with jitter, or what the server asks."""
     doubled = patience.first_pause_seconds * 2.0 ** (attempt - 1) * random.uniform(0.5, 1)  # noqa: S311  # no secret
     return min(max(doubled, retry_after), patience.longest_pause_seconds)

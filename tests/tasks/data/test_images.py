@@ -1,0 +1,87 @@
+"""Pictures of every kind, upright, in RGB, at one size."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tasks.data.images import PIXELS_LIMIT, decode_image
+from tasks.errors import InputError
+from tests.fixtures.archives import encoded
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+
+
+def saved(image: Image.Image, image_format: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, image_format, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "BMP", "TIFF", "PPM"])
+def test_image_of_the_right_size_keeps_its_exact_pixels(image_format: str) -> None:
+    np.testing.assert_array_equal(decode_image(encoded(PIXELS, image_format), "a", 32), PIXELS)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr", "I;16"])
+def test_any_mode_becomes_rgb(mode: str) -> None:
+    image = Image.new("RGB", (32, 32), "white")
+    image = Image.new("I;16", (32, 32), 0xFFFF) if mode == "I;16" else image.convert(mode)
+    decoded = decode_image(saved(image, "TIFF" if mode in ("CMYK", "YCbCr") else "PNG"), "a", 32)
+    assert decoded.shape == (32, 32, 3)
+    assert decoded.dtype == np.uint8
+    assert decoded.min() >= 254
+
+
+def test_sixteen_bits_are_scaled_and_not_clipped() -> None:
+    assert decode_image(saved(Image.new("I;16", (8, 8), 0x8000)), "a", 8).max() == 0x80
+
+
+def test_transparency_is_laid_over_white() -> None:
+    clear_red = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
+    assert decode_image(saved(clear_red), "a", 8).min() == 255
+
+
+def test_exif_orientation_is_applied() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lies on its left side
+    decoded = decode_image(saved(Image.fromarray(PIXELS), exif=exif), "a", 32)
+    np.testing.assert_array_equal(decoded, np.rot90(PIXELS, -1))
+
+
+def test_larger_image_is_averaged_and_not_sampled() -> None:
+    stripes = np.zeros((256, 256, 3), np.uint8)
+    stripes[:, ::2] = 255
+    decoded = decode_image(encoded(stripes), "a", 32)
+    assert decoded.shape == (32, 32, 3)
+    assert np.abs(decoded.astype(int) - 128).max() < 10
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (7, 300, 3)])
+def test_any_size_is_brought_to_one(shape: tuple[int, int, int]) -> None:
+    assert decode_image(encoded(np.full(shape, 9, np.uint8)), "a", 16).tolist() == np.full((16, 16, 3), 9).tolist()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"just text",
+        encoded(PIXELS)[:500],
+        encoded(PIXELS, "JPEG")[:500],
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n",
+        saved(Image.new("F", (8, 8)), "TIFF"),
+    ],
+    ids=["empty", "text", "cut png", "cut jpeg", "postscript", "float"],
+)
+def test_what_cannot_be_read_is_named(data: bytes) -> None:
+    with pytest.raises(InputError, match=r"cat/1\.png is not an image that can be read: [^<]+$"):
+        decode_image(data, "cat/1.png", 32)
+
+
+def test_too_many_pixels_are_refused_before_they_are_decoded() -> None:
+    data = saved(Image.new("1", (10_000, 10_000)))
+    assert PIXELS_LIMIT < 10_000 * 10_000
+    with pytest.raises(InputError, match=r"big\.png has 10000×10000 pixels"):
+        decode_image(data, "big.png", 32)

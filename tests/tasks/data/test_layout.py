@@ -1,0 +1,64 @@
+"""Which paths are images of which class and split."""
+
+import pytest
+
+from tasks.data.layout import Entry, read_layout
+from tasks.errors import InputError
+
+
+def layout(*names: str, folders: tuple[str, ...] = ()) -> list[tuple[str | None, str]]:
+    return [(entry.split, entry.label) for entry in read_layout(names, folders)]
+
+
+def test_classes_alone() -> None:
+    assert layout("dog/1.png", "cat/1.png") == [(None, "cat"), (None, "dog")]
+
+
+def test_splits_and_classes() -> None:
+    names = ["train/a/1.png", "train/b/1.png", "val/a/1.png", "Test/b/2.png"]
+    assert set(layout(*names)) == {("train", "a"), ("train", "b"), ("validation", "a"), ("test", "b")}
+
+
+@pytest.mark.parametrize("top", ["", "images/"])
+def test_one_folder_around_everything_is_taken_off(top: str) -> None:
+    names = [f"{top}train/a/1.png", f"{top}train/b/1.png", f"{top}README.md"]
+    assert layout(*names) == [("train", "a"), ("train", "b")]
+    names = [f"{top}a/1.png", f"{top}b/1.png", f"{top}LICENSE"]
+    assert layout(*names, folders=(top,) if top else ()) == [(None, "a"), (None, "b")]
+
+
+def test_order_is_by_path_and_names_are_kept() -> None:
+    entries = read_layout(["b/2.png", "a/10.png", "a/1.png"], [])
+    assert entries[0] == Entry("a/1.png", None, "a")
+    assert [entry.name for entry in entries] == ["a/1.png", "a/10.png", "b/2.png"]
+
+
+def test_clutter_is_ignored() -> None:
+    clutter = ["__MACOSX/a/._1.png", "a/.DS_Store", "b/Thumbs.db", ".git/config", "a/._1.png", ".hidden/x/1.png"]
+    assert layout("a/1.png", "b/1.png", *clutter, folders=("__MACOSX", ".git", ".")) == [(None, "a"), (None, "b")]
+
+
+@pytest.mark.parametrize(
+    ("names", "folders", "sentence"),
+    [
+        ((), (), "no image in a class folder"),
+        (("1.png", "2.png"), (), "'1.png' does not lie in <class>/<image>"),
+        (("a/1.png",), (), "one class 'a'"),
+        (("train/a/1.png", "test/a/1.png"), (), "one class 'a'"),
+        (("a/1.png", "b/1.png"), ("empty",), "class folder 'empty' holds no image"),
+        (("a/1.png", "b/1.png", "empty/.gitkeep"), (), "class folder 'empty' holds no image"),
+        (("top/a/1.png", "top/b/1.png"), ("top", "top/c"), "class folder 'c' holds no image"),
+        (("train/a/1.png", "train/b/1.png"), ("train/c",), "class folder 'train/c' holds no image"),
+        (("train/a/1.png", "train/b/1.png"), ("test",), "folder 'test' holds no class"),
+        (("train/a/1.png", "train/b/1.png", "test/c/1.png"), (), "class 'c' has no image in 'train'"),
+        (("train/a/1.png", "train/b/1.png", "c/1.png"), (), "'c/1.png' does not lie in <split>/<class>/<image>"),
+        (("train/a/1.png", "train/b/1.png", "extra/c/1.png"), (), "'extra/c/1.png' does not lie in <split>"),
+        (("a/1.png", "b/deep/1.png"), (), "'b/deep/1.png' does not lie in <class>/<image>"),
+        (("train/1.png", "test/1.png"), (), "does not lie in <class>/<image>"),
+        (("train/a/1.png", "train/b/1.png", "val/a/1.png", "validation/a/1.png"), (), "both the folders 'val'"),
+    ],
+)
+def test_unusable_layout_is_named(names: tuple[str, ...], folders: tuple[str, ...], sentence: str) -> None:
+    with pytest.raises(InputError) as caught:
+        read_layout(names, folders)
+    assert sentence in str(caught.value)
