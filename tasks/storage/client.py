@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import boto3
+from boto3.exceptions import Boto3Error
 from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
@@ -48,7 +49,7 @@ def connect(environment: Mapping[str, str] | None = None) -> Any:
     endpoint = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL") or None
     given = environment is not os.environ
     try:
-        return boto3.client(
+        return boto3.session.Session().client(  # its own: the default one remembers the first credentials
             "s3",
             endpoint_url=endpoint,
             region_name=environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or DEFAULT_REGION,
@@ -102,13 +103,20 @@ def storage_errors(client: Any, bucket: str, key: str = "") -> Iterator[None]:
         raise InputError(f"the object store at {endpoint} cannot be reached; is it running?") from error
     except (ConnectionClosedError, HTTPClientError) as error:
         raise InputError(f"the connection to the object store at {endpoint} broke: {_one_line(error)}") from error
-    except ClientError as error:
-        raise InputError(_sentence(error, endpoint, bucket, place)) from error
+    except (ClientError, Boto3Error) as error:
+        raise InputError(_sentence(_cause(error), endpoint, bucket, place)) from error
     except BotoCoreError as error:
         raise InputError(f"the object store at {endpoint} could not be used: {_one_line(error)}") from error
 
 
-def _sentence(error: ClientError, endpoint: str, bucket: str, place: str) -> str:
+def _cause(error: Exception) -> Exception:
+    """Return S3's own error where boto3's file transfers wrapped it into one of theirs."""
+    return error.__context__ if isinstance(error.__context__, ClientError) else error
+
+
+def _sentence(error: Exception, endpoint: str, bucket: str, place: str) -> str:
+    if not isinstance(error, ClientError):
+        return f"a transfer between {place} and the object store at {endpoint} failed: {_one_line(error)}"
     code = error_code(error)
     if code in WRONG_CREDENTIALS:
         return f"the object store at {endpoint} does not accept the S3 credentials ({code})"

@@ -1,0 +1,107 @@
+"""boto3's errors become sentences that name the endpoint and the bucket, and never a credential."""
+
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.local.object_store import ObjectStore
+from tasks.errors import InputError
+from tasks.storage import client as module
+from tasks.storage.client import connect, storage_errors
+
+
+def _sentence(client: Any, bucket: str = "retrain") -> str:
+    with pytest.raises(InputError) as caught, storage_errors(client, bucket):
+        client.list_objects_v2(Bucket=bucket)
+    return str(caught.value)
+
+
+def test_a_custom_endpoint_gets_path_style_and_only_the_checksums_that_s3_requires(object_store: ObjectStore) -> None:
+    config = connect(object_store.environment).meta.config
+    assert config.s3["addressing_style"] == "path"
+    assert config.request_checksum_calculation == "when_required"
+    assert config.response_checksum_validation == "when_required"
+
+
+def test_aws_itself_keeps_its_defaults() -> None:
+    config = connect({"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}).meta.config
+    assert not (config.s3 or {}).get("addressing_style")
+    assert config.request_checksum_calculation == "when_supported"
+
+
+def test_an_unreachable_store_is_named(object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ATTEMPTS", 1)
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # bound but not listening: connections are refused
+        endpoint = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        sentence = _sentence(connect({**object_store.environment, "AWS_ENDPOINT_URL_S3": endpoint}))
+    assert sentence == f"the object store at {endpoint} cannot be reached; is it running?"
+
+
+@pytest.mark.parametrize("name", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
+def test_wrong_credentials_are_said_and_not_shown(object_store: ObjectStore, name: str) -> None:
+    sentence = _sentence(connect({**object_store.environment, name: "PLANTED"}))
+    assert "does not accept the S3 credentials" in sentence
+    assert object_store.endpoint in sentence
+    for secret in ("PLANTED", object_store.access_key, object_store.secret_key):
+        assert secret not in sentence
+
+
+def test_missing_credentials_say_what_to_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
+    assert "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in _sentence(connect())
+
+
+def test_a_missing_bucket_is_named(object_store: ObjectStore) -> None:
+    sentence = _sentence(connect(object_store.environment), "no-such-bucket")
+    assert sentence == f"bucket 'no-such-bucket' does not exist at {object_store.endpoint}"
+
+
+def test_a_missing_bucket_is_named_when_a_file_is_uploaded(object_store: ObjectStore, tmp_path: Path) -> None:
+    client = connect(object_store.environment)
+    (tmp_path / "file").write_bytes(b"x")
+    with pytest.raises(InputError, match="'no-such-bucket' does not exist"), storage_errors(client, "no-such-bucket"):
+        client.upload_file(str(tmp_path / "file"), "no-such-bucket", "key")
+
+
+@pytest.fixture(scope="module")
+def guarded_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
+    """Yield a store with a second identity, reader / reader-secret, that may only read."""
+    folder = tmp_path_factory.mktemp("guarded")
+    identities = [
+        {"name": "owner", "credentials": [{"accessKey": "owner", "secretKey": "owner-secret"}], "actions": ["Admin"]},
+        {"name": "reader", "credentials": [{"accessKey": "reader", "secretKey": "reader-secret"}], "actions": ["Read"]},
+    ]
+    (folder / "object_store").mkdir()
+    (folder / "object_store/identities.json").write_text(json.dumps({"identities": identities}))
+    store = ObjectStore(folder)
+    store.start()
+    yield store
+    store.stop()
+
+
+def test_a_denial_names_the_object(guarded_store: ObjectStore, tmp_path: Path) -> None:
+    reader = {"AWS_ACCESS_KEY_ID": "reader", "AWS_SECRET_ACCESS_KEY": "reader-secret"}
+    client = connect({**guarded_store.environment, **reader})
+    (tmp_path / "file").write_bytes(b"x")
+    place = f"access to s3://retrain/models/x at {guarded_store.endpoint}"
+    with pytest.raises(InputError) as put, storage_errors(client, "retrain", "models/x"):
+        client.put_object(Bucket="retrain", Key="models/x", Body=b"x")
+    with pytest.raises(InputError) as uploaded, storage_errors(client, "retrain", "models/x"):
+        client.upload_file(str(tmp_path / "file"), "retrain", "models/x")
+    assert [str(put.value), str(uploaded.value)] == [f"{place} is denied to these S3 credentials"] * 2
+
+
+def test_settings_that_make_no_sense_are_said(object_store: ObjectStore) -> None:
+    with pytest.raises(InputError, match="S3 settings are wrong"):
+        connect({**object_store.environment, "AWS_ENDPOINT_URL_S3": "not an address"})
