@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parents[2]
 FLOW = """
     import os, signal, subprocess, sys
     from prefect import flow
@@ -43,9 +45,15 @@ DEPLOY = """
     from prefect import flow
 
     flow.from_source(source=sys.argv[1], entrypoint="training.py:training").deploy(
-        name="test", work_pool_name="pool", job_variables={"working_dir": sys.argv[1]}, print_next_steps=False
+        name="test", work_pool_name="retrain", job_variables={"working_dir": sys.argv[1]}, print_next_steps=False
     )
 """
+
+
+def image_command() -> list[str]:
+    """Return the image's command: what is tested is what runs."""
+    (command,) = re.findall(r"^CMD (.+)$", (ROOT / "infra/docker/Dockerfile").read_text(), re.MULTILINE)
+    return [str(word) for word in json.loads(command)]
 
 
 def free_port() -> int:
@@ -122,15 +130,14 @@ def test_sigterm_reaches_the_stage_which_saves_before_the_worker_leaves(
     work = tmp_path / "work"
     work.mkdir()
     (work / "training.py").write_text(textwrap.dedent(FLOW))
-    run(environment, work, "-m", "prefect", "work-pool", "create", "pool", "--type", "process")
+    run(environment, work, "-m", "prefect", "work-pool", "create", "retrain", "--type", "process")
     run(environment, work, "-c", textwrap.dedent(DEPLOY), str(work))
     run(environment, work, "-m", "prefect", "deployment", "run", "training/test")
 
-    arguments = ["--pool", "pool", "--type", "process", "--limit", "1", "--with-healthcheck"]
     with (tmp_path / "worker.log").open("wb") as log:
         worker = subprocess.Popen(
-            [sys.executable, "-m", "infra.worker", *arguments],
-            env=environment | {"PYTHONPATH": str(Path.cwd())},
+            [sys.executable, *image_command()[1:]],
+            env=environment | {"PYTHONPATH": str(ROOT)},
             cwd=work,
             stdout=log,
             stderr=log,
