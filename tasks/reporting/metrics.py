@@ -1,5 +1,6 @@
 """Measures of a classifier, each from its definition: probabilities (N, C) and labels (N,) in, plain numbers out."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -113,3 +114,17 @@ def class_scores(confusion: Counts) -> ClassScores:
         recall=hits / np.maximum(actual, 1),
         f1=2 * hits / np.maximum(actual + predicted, 1),
     )
+
+
+def class_table(classes: Sequence[str], confusion: Counts) -> dict[str, dict[str, float]]:
+    """Return for each class its images and scores, in label order."""
+    scores = class_scores(confusion)
+    return {
+        name: {
+            "images": int(confusion[index].sum()),
+            "precision": float(scores.precision[index]),
+            "recall": float(scores.recall[index]),
+            "f1": float(scores.f1[index]),
+        }
+        for index, name in enumerate(classes)
+    }

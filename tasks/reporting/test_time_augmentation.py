@@ -1,6 +1,6 @@
 """Views of an image whose answers are averaged (airbench's mirror_translate, arXiv 2404.00498, section 3.6)."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +45,7 @@ def views(augmentation: str) -> list[tuple[float, View]]:
     ]
 
 
-def average(answers: Iterator[tuple[float, Probabilities]]) -> Floats:
+def average(answers: Iterable[tuple[float, Probabilities]]) -> Floats:
     """Return the weighted mean of the views' log-probabilities; float64 (N, C).
 
     ln p = z - ln Σ exp z, so for each view it is the logits z minus one number an image. The weighted mean over views

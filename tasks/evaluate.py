@@ -1,0 +1,251 @@
+"""Measure the trained model on every test image, once: model, data/split → evaluation.
+
+`python -m tasks.evaluate`, with the section `evaluate` of params.yaml.
+"""
+
+import csv
+import hashlib
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tasks.data.arrays import Arrays, SplitRecord, load_arrays, load_split_record
+from tasks.errors import InputError, run_command
+from tasks.files import read_json, replaced_folder, sha256_of, write_json, write_text
+from tasks.models.files import load_model
+from tasks.params import EvaluateParams, load_params
+from tasks.reporting import metrics as measures
+from tasks.reporting.answers import Answers, answer_all
+from tasks.reporting.report import Evaluated, render_report
+from tasks.runtime import RUNTIME_FOLDER, write_runtime
+
+SPLIT_FOLDER = Path("data/split")
+MODEL_FOLDER = Path("model")
+EVALUATION_FOLDER = Path("evaluation")
+IMAGES_AT_ONCE = 1024  # when hashing
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What train left in its folder.
+
+    Attributes:
+        network: uint8 images (N, H, W, 3) in, float32 probabilities (N, C) out.
+        training, history: training.json and the columns of history.json.
+        picture: architecture.png.
+        summary: summary.txt.
+        size: Bytes of model.keras.
+    """
+
+    network: keras.Model
+    training: dict[str, Any]
+    history: dict[str, list[Any]]
+    picture: bytes
+    summary: str
+    size: int
+
+
+def evaluate(
+    params: EvaluateParams, split: Path, model: Path, output: Path, runtime: Path = RUNTIME_FOLDER
+) -> dict[str, Any]:
+    """Answer every test image and write metrics, predictions and report to the folder `output`.
+
+    Args:
+        params: Batch size, views and bins.
+        split: Folder with split.json and the test arrays, uint8 (N, H, W, 3) and int32 (N,).
+        model: Folder that train wrote.
+        output: Folder that is replaced as a whole.
+        runtime: Folder for durations and throughput, which depend on the machine.
+
+    Returns:
+        metrics.json.
+
+    Raises:
+        InputError: A file is missing or altered, or the model and the data do not belong together.
+    """
+    start = time.monotonic()
+    record, test = load_split_record(split), load_arrays(split, "test")
+    _check_test_images(record, test, split)
+    trained = load_trained(model)
+    _check_fit(trained.network, record, model)
+    answers = answer_all(trained.network, test.images, params.batch_size, params.test_time_augmentation)
+    evaluated = _evaluated(params, record, test, trained, answers)
+    with replaced_folder(output) as temporary:
+        _write(temporary, evaluated)
+    facts = {
+        "seconds": round(time.monotonic() - start, 3),
+        "images_per_second": round(answers.images_per_second, 1),
+        "images": len(test.labels),
+        "batch_size": params.batch_size,
+        "devices": [device.name for device in tf.config.list_logical_devices()],
+    }
+    write_runtime("evaluate", facts, runtime)
+    _announce(evaluated, output)
+    return dict(evaluated.metrics)
+
+
+def load_trained(folder: Path) -> Trained:
+    """Read a model folder, its bytes checked against what train recorded before Keras sees them.
+
+    Raises:
+        InputError: A file is missing, altered or not what train writes.
+    """
+    path = folder / "model.keras"
+    training, history = _read_object(folder / "training.json"), _read_object(folder / "history.json")
+    for name in ("model.keras", "architecture.png", "summary.txt"):
+        if not (folder / name).is_file():
+            raise InputError(f"{folder / name} does not exist; run the stage train first")
+    if "model_sha256" not in training or "columns" not in history:
+        raise InputError(f"{folder} does not hold what the stage train writes; run it again")
+    if sha256_of(path) != training["model_sha256"]:
+        raise InputError(f"{path} was altered: its sha256 is not the one that train recorded in training.json")
+    return Trained(
+        load_model(path),
+        training,
+        history["columns"],
+        (folder / "architecture.png").read_bytes(),
+        (folder / "summary.txt").read_text(encoding="utf-8"),
+        path.stat().st_size,
+    )
+
+
+def _evaluated(
+    params: EvaluateParams, record: SplitRecord, test: Arrays, trained: Trained, answers: Answers
+) -> Evaluated:
+    labels, classes = np.asarray(test.labels), len(record.classes)
+    predicted = answers.single.argmax(axis=1)
+    confusion = measures.confusion_matrix(predicted, labels, classes)
+    calibration = measures.calibration(answers.single, labels, params.calibration_bins)
+    low, high = measures.wilson_interval(int((predicted == labels).sum()), len(labels))
+    metrics = {
+        "top1": measures.top1(answers.single, labels),
+        "top1_low": low,
+        "top1_high": high,
+        "top1_augmented": measures.top1(answers.augmented, labels),
+        "binary_accuracy": measures.binary_accuracy(answers.single, labels),
+        "log_loss": measures.log_loss(answers.single, labels),
+        "expected_calibration_error": calibration.expected_error,
+        "macro_f1": float(measures.class_scores(confusion).f1.mean()),
+        "images": len(labels),
+        "dataset": record.dataset,
+        "test_sha256": record.content_sha256["test"],
+        "parameters": trained.network.count_params(),
+        "model_bytes": trained.size,
+    }
+    return Evaluated(
+        metrics=metrics,
+        augmentation=params.test_time_augmentation,
+        classes=record.classes,
+        images=test.images,
+        labels=labels,
+        probabilities=answers.single,
+        confusion=confusion,
+        calibration=calibration,
+        split=asdict(record),
+        training=trained.training,
+        history=trained.history,
+        model_picture=trained.picture,
+        model_summary=trained.summary,
+    )
+
+
+def _write(folder: Path, evaluated: Evaluated) -> None:
+    write_json(folder / "metrics.json", dict(evaluated.metrics))
+    write_json(folder / "per_class.json", measures.class_table(evaluated.classes, evaluated.confusion))
+    with (folder / "probabilities.npy").open("wb") as stream:
+        np.save(stream, evaluated.probabilities, allow_pickle=False)
+    names = np.array(evaluated.classes, dtype=object)
+    predicted = evaluated.probabilities.argmax(axis=1)
+    confidence = evaluated.probabilities.max(axis=1)
+    answers = list(zip(names[evaluated.labels], names[predicted], strict=True))
+    _write_table(folder / "confusion.csv", ("actual", "predicted"), answers)
+    rows = [
+        (position, actual, answer, f"{sure:.6f}", int(actual == answer))
+        for position, ((actual, answer), sure) in enumerate(zip(answers, confidence, strict=True))
+    ]
+    _write_table(folder / "predictions.csv", ("index", "actual", "predicted", "confidence", "correct"), rows)
+    write_text(folder / "report.html", render_report(evaluated))
+
+
+def _write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def _check_test_images(record: SplitRecord, test: Arrays, folder: Path) -> None:
+    """Refuse test arrays that are not the ones split.json describes: the report names them by their hash."""
+    if not len(test.labels):
+        raise InputError(f"{folder} has no test images")
+    digest = hashlib.sha256()
+    for start in range(0, len(test.images), IMAGES_AT_ONCE):
+        digest.update(test.images[start : start + IMAGES_AT_ONCE].tobytes())
+    digest.update(test.labels.tobytes())
+    if digest.hexdigest() != record.content_sha256["test"]:
+        raise InputError(f"the test arrays in {folder} are not the ones that split.json records; run split again")
+    if test.labels.min() < 0 or test.labels.max() >= len(record.classes):
+        raise InputError(f"{folder} has test labels outside its {len(record.classes)} classes")
+
+
+def _check_fit(network: keras.Model, record: SplitRecord, folder: Path) -> None:
+    """Refuse a model that was built for other images or classes."""
+    takes, gives = tuple(network.input_shape[1:]), network.output_shape[-1]
+    if takes != record.image_shape:
+        wanted, found = ("×".join(map(str, shape)) for shape in (takes, record.image_shape))
+        raise InputError(f"{folder / 'model.keras'} takes images of {wanted}, but the test images have {found}")
+    if gives != len(record.classes):
+        raise InputError(f"{folder / 'model.keras'} knows {gives} classes, but {len(record.classes)} are in split.json")
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        value = read_json(path)
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist; run the stage train first") from error
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{path} does not hold an object")
+    return value
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f} %"
+
+
+def _announce(evaluated: Evaluated, output: Path) -> None:
+    metrics = evaluated.metrics
+    print(
+        f"top-1 {_percent(metrics['top1'])} (95 % interval {_percent(metrics['top1_low'])} to "
+        f"{_percent(metrics['top1_high'])}) on all {metrics['images']:,} test images of {metrics['dataset']}"
+    )
+    if evaluated.augmentation != "none":
+        print(f"top-1 with test-time augmentation {_percent(metrics['top1_augmented'])}")
+    print(
+        f"binary accuracy {_percent(metrics['binary_accuracy'])}, log loss {metrics['log_loss']:.4f}, "
+        f"expected calibration error {_percent(metrics['expected_calibration_error'])}"
+    )
+    print(f"report: {output / 'report.html'}", flush=True)
+
+
+def main() -> None:
+    """Run the stage on the files that dvc.yaml names."""
+
+    def command() -> None:
+        evaluate(load_params().evaluate, SPLIT_FOLDER, MODEL_FOLDER, EVALUATION_FOLDER)
+
+    run_command("evaluate", command)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+"""The report's charts as inline SVG; colours and dark mode are the style sheet's (report.css)."""
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+
+import numpy as np
+from markupsafe import Markup
+
+from tasks.reporting.metrics import Calibration, ClassScores, Counts
+from tasks.reporting.svg import Axes, element, join, line, picture, round_ticks, shorten, text
+
+Values = Sequence[float | None]
+
+WIDTH, HEIGHT = 420.0, 270.0
+PLOT = (52.0, 34.0, 352.0, 184.0)  # left, top, width, height
+MOST_MARKERS = 60
+MOST_NUMBERED_CLASSES = 20
+MOST_NAMED_CLASSES = 40
+
+
+def curves(epochs: Sequence[float], series: Mapping[str, Values], value_format: str, chosen: int | None) -> Markup:
+    """Draw one line a series over the epochs; a missing value is a gap.
+
+    Args:
+        epochs: Positions on the x axis, ascending.
+        series: Values by the name shown in the legend; at most three.
+        value_format: As in `{:.0%}`.
+        chosen: The epoch whose weights were kept, marked by a vertical line.
+    """
+    values = [value for line_values in series.values() for value in line_values if value is not None]
+    x_ticks = round_ticks(min(0.0, *epochs), max(epochs), smallest=1)
+    axes = Axes(*PLOT, x_ticks, round_ticks(min(values), max(values)))
+    parts = axes.frame("{:g}", value_format, "epoch")
+    if chosen is not None:
+        x, bottom = axes.place(chosen, axes.y_ticks[0])
+        parts.append(line([(x, axes.top), (x, bottom)], "chosen"))
+        parts.append(text(x - 5, bottom - 7, "kept", "note", "end"))
+    legend = axes.left
+    for index, (name, line_values) in enumerate(series.items(), start=1):
+        parts.append(line([(legend, 15), (legend + 20, 15)], f"series series{index}"))
+        parts.append(text(legend + 26, 19, name, anchor="start"))
+        legend += 40 + 7.2 * len(name)
+        known = [(x, y) for x, y in zip(epochs, line_values, strict=True)]
+        for missing, run in groupby(known, key=lambda pair: pair[1] is None):
+            if not missing:
+                points = [axes.place(x, y) for x, y in run if y is not None]
+                parts.append(line(points, f"series series{index}"))
+                if len(known) <= MOST_MARKERS:
+                    parts += [element("circle", cx=x, cy=y, r=2.6, class_=f"dot series{index}") for x, y in points]
+    return picture(WIDTH, HEIGHT, parts, f"{', '.join(series)} by epoch")
+
+
+def confusion_picture(confusion: Counts, classes: Sequence[str]) -> Markup:
+    """Draw a confusion matrix (C, C), rows actual; each cell's colour is its share of the row."""
+    count = len(classes)
+    cell, left, top = max(6.0, 400 / count), 86.0, 80.0
+    parts = []
+    for actual, row in enumerate(confusion):
+        for predicted, images in enumerate(row):
+            share = float(images / max(row.sum(), 1))
+            parts.append(
+                _cell(left + predicted * cell, top + actual * cell, cell, share, int(images), actual == predicted)
+            )
+    if count <= MOST_NUMBERED_CLASSES:
+        parts += _cell_numbers(confusion, left, top, cell)
+    if count <= MOST_NAMED_CLASSES:
+        for index, name in enumerate(classes):
+            middle = (index + 0.5) * cell
+            parts.append(text(left - 8, top + middle + 4, shorten(name, 11), anchor="end"))
+            turn = f"translate({left + middle + 4:.2f} {top - 8:.2f}) rotate(-55)"
+            parts.append(element("text", shorten(name, 11), transform=turn, class_="label"))
+    parts.append(text(left + count * cell / 2, top + count * cell + 22, "columns: predicted · rows: actual", "title"))
+    return picture(left + count * cell + 30, top + count * cell + 32, parts, "confusion matrix")
+
+
+def _cell(x: float, y: float, size: float, share: float, images: int, right: bool) -> Markup:
+    # The square root lets the few percent of a confusion be seen beside the ninety of the diagonal.
+    opacity = round(np.sqrt(share), 3) if images else 0.0
+    common = {"x": x + 0.5, "y": y + 0.5, "width": size - 1, "height": size - 1}
+    return join(
+        [
+            element("rect", class_="cell", **common),
+            element("rect", class_="right" if right else "wrong", fill_opacity=float(opacity), **common),
+        ]
+    )
+
+
+def _cell_numbers(confusion: Counts, left: float, top: float, cell: float) -> list[Markup]:
+    parts = []
+    for (actual, predicted), images in np.ndenumerate(confusion):
+        strong = images / max(confusion[actual].sum(), 1) > 0.3
+        kind = "number strong" if strong else "number" if images else "number none"
+        x, y = left + (predicted + 0.5) * cell, top + (actual + 0.5) * cell + 4
+        parts.append(text(x, y, str(images), kind))
+    return parts
+
+
+def reliability_diagram(calibration: Calibration) -> Markup:
+    """Draw accuracy over confidence, the diagonal of perfect calibration, and how many images each bin holds."""
+    ticks = [0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    axes = Axes(PLOT[0], 16.0, PLOT[2], 262.0, ticks, ticks)
+    parts = axes.frame("{:.0%}", "{:.0%}", "confidence")
+    parts.append(line([axes.place(0, 0), axes.place(1, 1)], "ideal"))
+    width = axes.width / len(calibration.counts)
+    for start, images, confidence, accuracy in zip(
+        calibration.edges, calibration.counts, calibration.confidence, calibration.accuracy, strict=False
+    ):
+        if not images:
+            continue
+        x, y = axes.place(float(start), float(accuracy))
+        bottom = axes.top + axes.height
+        tip = f"{images:,} images, confidence {confidence:.1%}, accuracy {accuracy:.1%}"
+        bar = {"x": x + 1, "width": width - 2, "y": y, "height": bottom - y}
+        parts.append(element("rect", element("title", tip), class_="bar", **bar))
+        gap_x, gap_y = axes.place(float(confidence), float(accuracy))
+        parts.append(element("circle", cx=gap_x, cy=gap_y, r=3.2, class_="dot series2"))
+    parts += _histogram(calibration, axes)
+    return picture(WIDTH, 410.0, parts, "reliability diagram: accuracy by confidence")
+
+
+def _histogram(calibration: Calibration, above: Axes) -> list[Markup]:
+    """Draw the share of the images in each bin, hanging below the diagram's axis title."""
+    top, height = above.top + above.height + 50, 48.0
+    width = above.width / len(calibration.counts)
+    most = calibration.counts.max()
+    parts = [line([(above.left, top + height), (above.left + above.width, top + height)], "axis")]
+    for start, images in zip(calibration.edges, calibration.counts, strict=False):
+        tall = height * float(images / most)
+        x = above.place(float(start), 0)[0]
+        bar = {"x": x + 1, "width": width - 2, "y": top + height - tall, "height": tall}
+        parts.append(element("rect", element("title", f"{images:,} images"), class_="bar faint", **bar))
+    parts.append(text(above.left + above.width / 2, top + height + 20, "images in each bin", "title"))
+    return parts
+
+
+def class_scores_picture(classes: Sequence[str], scores: ClassScores) -> Markup:
+    """Draw precision and recall as two dots on a line, one row a class, lowest F1 first."""
+    row, left = 26.0, 92.0
+    low = min(float(scores.recall.min()), float(scores.precision.min()))
+    axes = Axes(left, 34.0, WIDTH - left - 20, row * len(classes), round_ticks(low, 1.0, 4), [0, 1])
+    bottom = axes.top + axes.height
+    parts = [
+        element("circle", cx=left + 6, cy=15.0, r=5.0, class_="dot series1"),
+        text(left + 17, 19, "recall", anchor="start"),
+        element("circle", cx=left + 76, cy=15.0, r=5.0, class_="dot series2"),
+        text(left + 87, 19, "precision", anchor="start"),
+    ]
+    for value in axes.x_ticks:
+        x = axes.place(value, 0)[0]
+        parts += [line([(x, axes.top), (x, bottom)], "grid"), text(x, bottom + 17, f"{value:.0%}")]
+    for position, index in enumerate(np.argsort(scores.f1, kind="stable")):
+        y = axes.top + (position + 0.5) * row
+        recall, precision = float(scores.recall[index]), float(scores.precision[index])
+        ends = [(axes.place(share, 0)[0], y) for share in (recall, precision)]
+        tip = element("title", f"{classes[index]}: recall {recall:.1%}, precision {precision:.1%}")
+        parts.append(text(left - 10, y + 4, shorten(classes[index], 12), anchor="end"))
+        parts.append(line(ends, "link"))
+        parts += [
+            element("circle", tip, cx=x, cy=y, r=5.0, class_=f"dot series{number}")
+            for number, (x, _) in enumerate(ends, start=1)
+        ]
+    return picture(WIDTH, bottom + 26, parts, "recall and precision by class")
+
+
+def interval_line(metrics: Mapping[str, float], classes: int) -> Markup:
+    """Draw top-1 with its interval on a line from chance to 100 %."""
+    chance, width = 1 / classes, 420.0
+    axes = Axes(14.0, 0.0, width - 28, 30.0, [0, 1], [0, 1])
+    at = {name: axes.place(float(value), 0)[0] for name, value in metrics.items() if name.startswith("top1")}
+    parts = [line([(axes.left, 22), (axes.left + axes.width, 22)], "scale")]
+    for value in (0, 0.25, 0.5, 0.75, 1.0):
+        x = axes.place(value, 0)[0]
+        parts += [line([(x, 19), (x, 25)], "axis"), text(x, 42, f"{value:.0%}")]
+    x = axes.place(chance, 0)[0]
+    parts += [line([(x, 14), (x, 30)], "chosen"), text(x, 9, "chance", "note")]
+    span = {"x": at["top1_low"], "width": max(1.0, at["top1_high"] - at["top1_low"]), "y": 15.0, "height": 14.0}
+    parts.append(element("rect", class_="bar faint", rx=3.0, **span))
+    parts.append(element("circle", cx=at["top1"], cy=22.0, r=5.5, class_="dot series1"))
+    return picture(width, 48, parts, "top-1 and its interval between chance and 100 %")

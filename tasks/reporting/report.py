@@ -1,0 +1,194 @@
+"""The evaluation as one self-contained HTML page: no script, no request, nothing from a clock or a machine."""
+
+import base64
+import io
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from numpy.typing import NDArray
+from PIL import Image
+
+from tasks.reporting import plots
+from tasks.reporting.metrics import Calibration, Counts, Labels, Probabilities, class_scores, class_table
+
+TEMPLATE = "report.html.j2"
+MISTAKES = 24
+CONFUSED_PAIRS = 8
+LARGEST_PICTURE = 128  # pixels to which test images are reduced where they are larger
+MODEL_PICTURE_SCALE = 0.8  # page pixels for each pixel of the model's picture
+DATASETS = {"cifar10": "CIFAR-10", "folders": "your image folders", "digits": "scikit-learn's handwritten digits"}
+AUGMENTATIONS = {
+    "none": "the image alone",
+    "mirror": "the image and its mirror image averaged",
+    "mirror_and_shift": "six views averaged: the image, two shifts by a pixel, and their mirror images",
+}
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What the report tells of.
+
+    Attributes:
+        metrics: metrics.json.
+        augmentation: Name of the test-time augmentation.
+        classes: Names in label order.
+        images, labels, probabilities: The test split, uint8 (N, H, W, 3) and int32 (N,), and the answers to it,
+            float32 (N, C).
+        confusion, calibration: As in tasks/reporting/metrics.py.
+        split: split.json.
+        training: training.json.
+        history: Columns of history.json.
+        model_picture: A PNG file's bytes.
+        model_summary: The table of layers.
+    """
+
+    metrics: Mapping[str, Any]
+    augmentation: str
+    classes: Sequence[str]
+    images: NDArray[np.uint8]
+    labels: Labels
+    probabilities: Probabilities
+    confusion: Counts
+    calibration: Calibration
+    split: Mapping[str, Any]
+    training: Mapping[str, Any]
+    history: Mapping[str, Sequence[Any]]
+    model_picture: bytes
+    model_summary: str
+
+
+def render_report(evaluated: Evaluated) -> str:
+    """Return the page; equal inputs are equal text."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": percent, "plain": plain}
+    return environment.get_template(TEMPLATE).render(
+        evaluated=evaluated,
+        metrics=evaluated.metrics,
+        training=evaluated.training,
+        split=evaluated.split,
+        dataset=DATASETS.get(evaluated.metrics["dataset"], evaluated.metrics["dataset"]),
+        augmentation=AUGMENTATIONS[evaluated.augmentation],
+        even_odds_loss=math.log(len(evaluated.classes)),
+        charts=_charts(evaluated),
+        pairs=list(confused_pairs(evaluated)),
+        per_class=class_table(evaluated.classes, evaluated.confusion),
+        mistakes=list(_mistakes(evaluated)),
+        model_picture=_data_uri(evaluated.model_picture),
+        model_picture_width=_page_width(evaluated.model_picture),
+        recipe=dict(flatten(evaluated.training.get("recipe_parameters", {}))),
+        run=list(_run(evaluated.training)),
+        duplicates=[(name, plain(value)) for name, value in flatten(evaluated.split["duplicates"])],
+        hashes=list(_hashes(evaluated)),
+    )
+
+
+def percent(share: float, digits: int = 2) -> str:
+    """Return 0.9023 as `90.23 %`, with a space that does not break."""
+    return f"{100 * share:.{digits}f}\u00a0%"
+
+
+def plain(value: Any) -> str:
+    """Return a parameter's value as a person would write it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(plain(part) for part in value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.6g}" if isinstance(value, float) else "none" if value is None else str(value)
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the leaves of nested groups under dotted names."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def most_confident_mistakes(labels: Labels, probabilities: Probabilities, count: int) -> NDArray[np.intp]:
+    """Return positions of the wrong answers with the highest probability, highest first; equal ones in test order."""
+    wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
+    confidence = probabilities[wrong].max(axis=1)
+    return wrong[np.argsort(-confidence, kind="stable")[:count]]
+
+
+def confused_pairs(evaluated: Evaluated) -> Iterator[tuple[str, str, int, float]]:
+    """Yield the most frequent confusions as actual class, predicted class, images, and share of the actual class."""
+    wrong = evaluated.confusion * ~np.eye(len(evaluated.classes), dtype=bool)
+    for flat in np.argsort(-wrong, axis=None, kind="stable")[:CONFUSED_PAIRS]:
+        actual, predicted = divmod(int(flat), len(evaluated.classes))
+        images = int(wrong[actual, predicted])
+        if images:
+            share = images / int(evaluated.confusion[actual].sum())
+            yield evaluated.classes[actual], evaluated.classes[predicted], images, share
+
+
+def _charts(evaluated: Evaluated) -> dict[str, Markup]:
+    history, epochs = evaluated.history, evaluated.history["epoch"]
+    kept = evaluated.training.get("best_epoch")
+    loss = {"train": history["train_loss"], "validation": history["validation_loss"]}
+    top1 = {"train": history["train_top1"], "validation": history["validation_top1"]}
+    return {
+        "interval": plots.interval_line(evaluated.metrics, len(evaluated.classes)),
+        "top1": plots.curves(epochs, top1, "{:.0%}", kept),
+        "loss": plots.curves(epochs, loss, "{:.3g}", kept),
+        "learning_rate": plots.curves(epochs, {"learning rate": history["learning_rate"]}, "{:.3g}", kept),
+        "confusion": plots.confusion_picture(evaluated.confusion, evaluated.classes),
+        "reliability": plots.reliability_diagram(evaluated.calibration),
+        "classes": plots.class_scores_picture(evaluated.classes, class_scores(evaluated.confusion)),
+    }
+
+
+def _mistakes(evaluated: Evaluated) -> Iterator[dict[str, Any]]:
+    for position in most_confident_mistakes(evaluated.labels, evaluated.probabilities, MISTAKES):
+        answer = evaluated.probabilities[position]
+        picture = Image.fromarray(np.asarray(evaluated.images[position]))
+        picture.thumbnail((LARGEST_PICTURE, LARGEST_PICTURE))
+        stream = io.BytesIO()
+        picture.save(stream, format="PNG", optimize=True)
+        yield {
+            "picture": _data_uri(stream.getvalue()),
+            "position": int(position),
+            "actual": evaluated.classes[evaluated.labels[position]],
+            "predicted": evaluated.classes[answer.argmax()],
+            "confidence": float(answer.max()),
+        }
+
+
+def _run(training: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    names = ("recipe", "seed", "precision", "epochs_run", "best_epoch", "steps", "parameters", "trainable_parameters")
+    for name in names:
+        yield name.replace("_", " "), plain(training.get(name))
+    for split in ("train", "validation"):
+        for name, value in training.get(split, {}).items():
+            words = name.replace("top1", "top-1").replace("_", " ")
+            yield f"{split} {words}", f"{value:.4f}" if name == "loss" else percent(value)
+
+
+def _hashes(evaluated: Evaluated) -> Iterator[tuple[str, str]]:
+    for split, digest in sorted(evaluated.split["content_sha256"].items()):
+        yield f"{split} images and labels", digest
+    yield "model.keras", evaluated.training["model_sha256"]
+
+
+def _data_uri(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+def _page_width(png: bytes) -> int:
+    with Image.open(io.BytesIO(png)) as picture:
+        return round(picture.width * MODEL_PICTURE_SCALE)
