@@ -9,8 +9,10 @@ store.stop()
 import configparser
 import contextlib
 import fcntl
+import itertools
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -35,6 +37,9 @@ START_ATTEMPTS = 3
 START_SECONDS = 30.0
 STOP_SECONDS = 15.0
 POLL_SECONDS = 0.1
+
+# Below the ports that systems hand to outgoing connections, so that a stopped store finds its own free again.
+PORT_RANGE = range(20_000, 32_000)
 
 # Every port that `weed mini` opens, so that none is left to its defaults and two stores can live side by side.
 PORTS = tuple(f"{part}.port{kind}" for part in ("master", "volume", "filer", "s3", "admin") for kind in ("", ".grpc"))
@@ -293,9 +298,6 @@ def _is_free(port: int) -> bool:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Return ports that nothing listens on, all held until the last one is found so that they differ."""
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind((HOST, 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
+    """Return ports that nothing listens on, in no particular order."""
+    candidates = random.sample(PORT_RANGE, len(PORT_RANGE))
+    return list(itertools.islice((port for port in candidates if _is_free(port)), count))
