@@ -1,0 +1,157 @@
+"""`python -m tasks.registry` as a person and as a program use it, against a real server."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.local.object_store import ObjectStore
+from tasks.storage.bucket import Bucket
+from tasks.storage.manifest import Manifest
+from tasks.storage.pointers import move_pointer
+from tasks.storage.releases import file_key, publish_release, verify_folder
+from tests.fixtures.buckets import new_bucket, write_release
+
+
+@pytest.fixture
+def bucket(object_store: ObjectStore) -> Bucket:
+    return new_bucket(object_store)
+
+
+@pytest.fixture
+def releases(bucket: Bucket, tmp_path: Path) -> list[Manifest]:
+    """Two releases; the second is candidate and champion."""
+    published = []
+    for name, top1 in (("first", 0.5), ("second", 0.625)):
+        manifest = write_release(tmp_path / name, name, top1=top1)
+        if name == "second":
+            manifest = manifest.model_copy(update={"created_at": "2024-02-02T00:00:00+00:00"})
+        published.append(publish_release(bucket, tmp_path / name, manifest))
+    move_pointer(bucket, "candidate", published[1], "2024-02-02T00:00:00+00:00", lambda _: "published")
+    move_pointer(bucket, "champion", published[1], "2024-02-02T00:00:00+00:00", lambda _: "better")
+    return published
+
+
+def _registry(
+    store: ObjectStore, bucket: Bucket, *arguments: str | Path, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tasks.registry", *map(str, arguments)]
+    return subprocess.run(
+        [*command, "--bucket", bucket.name, "--prefix", bucket.prefix],
+        env={**os.environ, **store.environment, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def _answer(store: ObjectStore, bucket: Bucket, *arguments: str | Path) -> str:
+    done = _registry(store, bucket, *arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def _refusal(done: subprocess.CompletedProcess[str]) -> str:
+    """Return the one sentence of a command that refused."""
+    assert done.returncode == 2
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("registry: ")
+    return line
+
+
+def test_list_shows_the_newest_first(object_store: ObjectStore, bucket: Bucket, releases: list[Manifest]) -> None:
+    title, newest, oldest = _answer(object_store, bucket, "list").splitlines()
+    assert title.split()[:2] == ["ID", "PUBLISHED"]
+    for part in (releases[1].id, "62.50 %", "40.00 to 60.00 %", "candidate, champion", "cifar10", "fast"):
+        assert part in newest
+    assert releases[0].id in oldest
+    assert "champion" not in oldest
+    answer: list[dict[str, Any]] = json.loads(_answer(object_store, bucket, "list", "--json"))
+    assert [(entry["id"], entry["top1"], entry["channels"]) for entry in answer] == [
+        (releases[1].id, 0.625, ["candidate", "champion"]),
+        (releases[0].id, 0.5, []),
+    ]
+
+
+def test_an_empty_registry_says_so(object_store: ObjectStore, bucket: Bucket) -> None:
+    assert _answer(object_store, bucket, "list") == f"no releases in s3://retrain/{bucket.prefix}/releases yet\n"
+    assert json.loads(_answer(object_store, bucket, "list", "--json")) == []
+    assert "there is no champion" in _refusal(_registry(object_store, bucket, "show"))
+
+
+def test_show_says_what_a_release_is(object_store: ObjectStore, bucket: Bucket, releases: list[Manifest]) -> None:
+    text = _answer(object_store, bucket, "show")
+    for part in (
+        releases[1].id,
+        "62.50 % (95 % interval 40.00 to 60.00 %) on 100 test images",
+        "c" * 40,
+        "model.keras",
+    ):
+        assert part in text
+    shown = json.loads(_answer(object_store, bucket, "show", releases[0].id[:8], "--json"))
+    assert shown == releases[0].model_dump(mode="json")
+
+
+def test_pull_fetches_a_verified_release(
+    object_store: ObjectStore, bucket: Bucket, releases: list[Manifest], tmp_path: Path
+) -> None:
+    done = json.loads(_answer(object_store, bucket, "pull", "champion", tmp_path / "pulled", "--json"))
+    assert done == {"id": releases[1].id, "folder": str(tmp_path / "pulled"), "files": 6, "bytes": releases[1].size}
+    assert verify_folder(tmp_path / "pulled") == releases[1]
+
+
+def test_pull_refuses_a_flipped_bit_and_leaves_the_old_copy(
+    object_store: ObjectStore, bucket: Bucket, releases: list[Manifest], tmp_path: Path
+) -> None:
+    first, second = releases
+    _answer(object_store, bucket, "pull", first.id, tmp_path / "pulled")
+    key = file_key(second, second.files[2])
+    body = bytearray((tmp_path / "second" / second.files[2].path).read_bytes())
+    body[0] ^= 1
+    bucket.client.put_object(Bucket=bucket.name, Key=f"{bucket.prefix}/{key}", Body=bytes(body))
+    done = _registry(object_store, bucket, "pull", second.id, tmp_path / "pulled")
+    assert done.returncode == 2
+    assert f"{key} was altered" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert verify_folder(tmp_path / "pulled") == first
+
+
+def test_an_unreachable_store_is_one_sentence(object_store: ObjectStore, bucket: Bucket) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        endpoint = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        sentence = _refusal(_registry(object_store, bucket, "list", AWS_ENDPOINT_URL_S3=endpoint))
+    assert f"{endpoint} cannot be reached" in sentence
+
+
+def test_wrong_credentials_are_one_sentence(object_store: ObjectStore, bucket: Bucket) -> None:
+    sentence = _refusal(_registry(object_store, bucket, "list", AWS_SECRET_ACCESS_KEY="PLANTED"))
+    assert "does not accept the S3 credentials" in sentence
+    assert "PLANTED" not in sentence
+
+
+def test_a_missing_bucket_is_one_sentence(object_store: ObjectStore, bucket: Bucket) -> None:
+    missing = Bucket(bucket.client, "no-such-bucket", "models")
+    assert "bucket 'no-such-bucket' does not exist" in _refusal(_registry(object_store, missing, "list"))
+
+
+def test_the_default_bucket_is_that_of_the_parameters(object_store: ObjectStore) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tasks.registry", "show", "0" * 16],
+        env={**os.environ, **object_store.environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "there is no release '0000000000000000' in s3://retrain/models/releases" in _refusal(done)
+
+
+def test_it_starts_without_tensorflow() -> None:
+    code = "import sys, tasks.registry; print([name for name in ('tensorflow', 'keras') if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
