@@ -9,7 +9,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 LOGICAL_CPUS = 4
 
-pytest_plugins = ["tests.fixtures.archives", "tests.fixtures.http_server", "tests.fixtures.object_store"]
+pytest_plugins = [
+    "tests.fixtures.archives",
+    "tests.fixtures.http_server",
+    "tests.fixtures.object_store",
+    "tests.fixtures.small_disk",
+]
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -91,9 +91,9 @@ def _damage_named(path: Path, place: str) -> Iterator[None]:
     """Turn what the standard library raises on damage into an InputError; without a place, nothing was read yet."""
     try:
         yield
-    except EOFError as error:
-        raise InputError(f"{path} is truncated{place}") from error
     except DAMAGE as error:
+        if isinstance(error, EOFError) and (place or archive_suffix(path) == ".tar.gz"):
+            raise InputError(f"{path} is truncated{place}") from error
         if place:
             raise InputError(f"{path} is truncated or damaged{place}: {error}") from error
         raise InputError(f"{path} is not a .tar, .tar.gz or .zip archive: {error}") from error
