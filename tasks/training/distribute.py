@@ -29,15 +29,20 @@ def build_strategy(devices: str) -> tf.distribute.Strategy:
 
 
 def _split_cpu(count: int) -> int:
-    """Make `count` logical devices of the CPU; TensorFlow allows it once a process."""
+    """Make at least `count` logical devices of the CPU; TensorFlow allows it only before its first operation."""
     cpu = tf.config.list_physical_devices("CPU")[0]
+    if len(tf.config.get_logical_device_configuration(cpu) or [cpu]) >= count:
+        return count
     try:
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
     except RuntimeError as error:
-        if len(tf.config.list_logical_devices("CPU")) < count:
-            raise InputError(f"train.devices = 'cpu:{count}': TensorFlow already runs with fewer devices") from error
+        raise InputError(f"train.devices = 'cpu:{count}': TensorFlow already runs with fewer devices") from error
     return count
 
 
 def _over(devices: list[str]) -> tf.distribute.Strategy:
-    return tf.distribute.MirroredStrategy(devices) if len(devices) > 1 else tf.distribute.OneDeviceStrategy(devices[0])
+    if len(devices) == 1:
+        return tf.distribute.OneDeviceStrategy(devices[0])
+    # GPUs sum by NCCL, TensorFlow's choice; logical CPUs on one device, which no other strategy in the process disturbs.
+    on_cpu = devices[0].startswith("CPU")
+    return tf.distribute.MirroredStrategy(devices, tf.distribute.ReductionToOneDevice() if on_cpu else None)

@@ -1,5 +1,6 @@
 """The training loop: our own step under `strategy.run`, the same trajectory on any number of replicas."""
 
+import functools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -23,11 +24,9 @@ from tasks.training.schedule import RateSchedule, best_epoch, should_stop
 EVALUATION_BATCH = 1000
 LAUNCH_SECONDS = 1.0  # of steps between two looks at the clock
 
-LOSSES: dict[str, Callable[[float], keras.losses.Loss]] = {
-    "binary_crossentropy": lambda smoothing: keras.losses.BinaryCrossentropy(label_smoothing=smoothing, reduction=None),
-    "categorical_crossentropy": lambda smoothing: keras.losses.CategoricalCrossentropy(
-        from_logits=True, label_smoothing=smoothing, reduction=None
-    ),
+LOSSES: dict[str, Callable[..., keras.losses.Loss]] = {
+    "binary_crossentropy": keras.losses.BinaryCrossentropy,
+    "categorical_crossentropy": functools.partial(keras.losses.CategoricalCrossentropy, from_logits=True),
 }
 
 Report = Callable[[int, int, dict[str, float]], None]
@@ -91,7 +90,9 @@ class Trainer:
         # With one replica and full batches only, every shape is known when the step is traced.
         self._full_batches = self.recipe.drop_last and len(self.training.labels) >= self.recipe.batch_size
         loss = self.recipe.loss
-        self._loss = LOSSES[loss.name](loss.label_smoothing)
+        # Probabilities are float32, or float64 where the recipe asks for it; bfloat16 is too coarse for a loss.
+        wide = self.model.output.dtype
+        self._loss = LOSSES[loss.name](label_smoothing=loss.label_smoothing, reduction=None, dtype=wide)
         with self.strategy.scope():
             self._network = logits_of(self.model) if loss.name == "categorical_crossentropy" else self.model
             peak = self.recipe.optimizer.learning_rate
@@ -203,7 +204,7 @@ class Trainer:
 
     def _losses(self, labels: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
         """Return the loss of each image, (B,), in float32 or wider."""
-        wide = outputs if outputs.dtype == tf.float64 else tf.cast(outputs, tf.float32)
+        wide = tf.cast(outputs, self.model.output.dtype)
         return self._loss(tf.one_hot(labels, outputs.shape[-1], dtype=wide.dtype), wide)
 
     def _validate(self) -> dict[str, float]:

@@ -1,0 +1,197 @@
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tasks.errors import InputError
+from tasks.models.build import build_model, whiten
+from tasks.models.whitening import pixel_statistics
+from tasks.params import Recipe
+from tasks.training.checkpoint import CheckpointFolder
+from tasks.training.distribute import build_strategy
+from tasks.training.feed import Samples
+from tasks.training.precision import POLICIES, resolve_precision
+from tasks.training.trainer import Result, Trainer
+
+GENERATOR = np.random.default_rng(0)
+LABELS = GENERATOR.integers(0, 4, 90).astype(np.int32)
+# Every class is a shade, so that a little training is enough to see learning.
+IMAGES = (GENERATOR.integers(0, 64, (90, 32, 32, 3)) + 60 * LABELS[:, None, None, None]).astype(np.uint8)
+TRAINING, VALIDATION = Samples(IMAGES[:60], LABELS[:60]), Samples(IMAGES[60:], LABELS[60:])
+
+RECIPE: dict[str, Any] = {
+    "epochs": 3,
+    "batch_size": 8,
+    "precision": "float64",
+    "select": "last",
+    "model": {"base": "airbench", "head": "linear", "scaling": "standard", "widths": [8, 8, 8], "pooling": "max"},
+    "loss": {"name": "categorical_crossentropy", "label_smoothing": 0.2},
+    "optimizer": {"name": "sgd", "learning_rate": 0.05, "momentum": 0.85, "l2": 1e-3, "batch_norm_rate_factor": 8},
+    "schedule": {"name": "triangle"},
+    "augment": {"crop": 2, "flip": "alternating"},
+    "lookahead": {"every": 5},
+}
+ADAM = {"loss": {"name": "binary_crossentropy"}, "optimizer": {"name": "adam", "learning_rate": 1e-3}}
+
+
+@pytest.fixture(autouse=True)
+def _usual_precision() -> Iterator[None]:
+    yield
+    keras.config.set_dtype_policy("float32")
+
+
+def trainer(devices: str = "cpu:1", **changes: Any) -> Trainer:
+    recipe = Recipe.model_validate({**RECIPE, **changes})
+    keras.utils.set_random_seed(0)
+    keras.config.set_dtype_policy(POLICIES[resolve_precision(recipe.precision)])
+    strategy = build_strategy(devices)
+    statistics = pixel_statistics(TRAINING.images)
+    with strategy.scope():
+        model = build_model(recipe.model, (32, 32, 3), 4, statistics)
+        whiten(model, recipe.model, TRAINING.images, statistics)
+    return Trainer(model, recipe, 0, strategy, TRAINING, VALIDATION)
+
+
+def trained(devices: str = "cpu:1", **changes: Any) -> tuple[list[np.ndarray], Result]:
+    engine = trainer(devices, **changes)
+    result = engine.fit()
+    return engine.model.get_weights(), result
+
+
+def largest_relative_gap(ours: list[np.ndarray], theirs: list[np.ndarray]) -> float:
+    return max(float(np.abs(a - b).max() / np.abs(b).max()) for a, b in zip(ours, theirs, strict=True) if b.any())
+
+
+def test_it_learns() -> None:
+    weights, result = trained(epochs=8)
+    assert result.history[-1]["validation_top1"] > 0.9
+    assert result.history[-1]["train_loss"] < result.history[0]["train_loss"]
+    assert result.steps == 8 * 8
+    assert result.images == 8 * 60
+    assert all(np.isfinite(weight).all() for weight in weights)
+
+
+@pytest.mark.parametrize(("devices", "changes"), [("cpu:2", ADAM), ("cpu:4", {})], ids=["2-adam", "4-sgd"])
+def test_any_number_of_replicas_walks_the_same_way(devices: str, changes: dict[str, Any]) -> None:
+    one, alone = trained(epochs=2, **changes)
+    several, together = trained(devices, epochs=2, **changes)
+    # 60 images in batches of 8: the last batch has 4, which 4 replicas share one each.
+    assert largest_relative_gap(several, one) < 1e-10
+    for ours, theirs in zip(together.history, alone.history, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-10)
+
+
+def test_a_short_batch_may_leave_replicas_without_an_image() -> None:
+    # 57 images in batches of 56: the last batch has one image for four replicas.
+    one, four = trainer(batch_size=56, epochs=1), trainer("cpu:4", batch_size=56, epochs=1)
+    for engine in (one, four):
+        engine.training = Samples(IMAGES[:57], LABELS[:57])
+        engine.fit()
+    assert largest_relative_gap(four.model.get_weights(), one.model.get_weights()) < 1e-10
+
+
+def test_the_same_run_twice_is_the_same_to_the_bit() -> None:
+    first, second = (trained(precision="float32")[0] for _ in range(2))
+    for ours, theirs in zip(first, second, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+class Killed(Exception):
+    """Stands for the death of the process."""
+
+
+class KillAfter(keras.callbacks.Callback):
+    def __init__(self, epoch: int) -> None:
+        super().__init__()
+        self.last = epoch
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        if epoch == self.last:
+            raise Killed
+
+
+@pytest.mark.parametrize(("devices", "select"), [("cpu:1", "last"), ("cpu:2", "best")])
+def test_a_resumed_run_ends_in_the_same_bits(tmp_path: Path, devices: str, select: str) -> None:
+    changes: dict[str, Any] = {"precision": "float32", "select": select, "epochs": 5}
+    changes["schedule"] = {"name": "constant", "reduce_patience": 1, "stop_patience": 3}
+    alone, expected = trained(devices, **changes)
+    for epoch in (1, 3):
+        engine = trainer(devices, **changes)
+        engine.callbacks = [KillAfter(epoch)]
+        with pytest.raises(Killed):
+            engine.fit(CheckpointFolder(tmp_path, "run"))
+    engine = trainer(devices, **changes)
+    result = engine.fit(CheckpointFolder(tmp_path, "run"))
+    assert (result.history, result.best_epoch, result.steps) == (expected.history, expected.best_epoch, expected.steps)
+    for ours, theirs in zip(engine.model.get_weights(), alone, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_early_stopping_keeps_the_best_weights() -> None:
+    # Nothing improves at a rate of almost nothing on a shuffled answer: the best epoch comes early.
+    engine = trainer(select="best", epochs=50, schedule={"stop_patience": 2}, optimizer={**RECIPE["optimizer"]})
+    result = engine.fit()
+    assert len(result.history) == result.best_epoch + 1 + 2 < 50
+    losses = [logs["validation_loss"] for logs in result.history]
+    assert losses[result.best_epoch] == min(losses)
+    assert engine.evaluate(VALIDATION)["loss"] == pytest.approx(min(losses), rel=1e-9)
+
+
+def test_keras_callbacks_plug_in() -> None:
+    engine = trainer(epochs=6)
+    seen: list[int] = []
+    engine.callbacks = [
+        keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(epoch)),
+        keras.callbacks.EarlyStopping(monitor="train_loss", patience=1, mode="max"),
+    ]
+    result = engine.fit()
+    assert seen == [0, 1] == [int(logs["epoch"]) for logs in result.history]
+
+
+def test_a_fraction_of_an_epoch_is_trained() -> None:
+    result = trained(epochs=1.5)[1]
+    assert result.steps == 12
+    assert [logs["epoch"] for logs in result.history] == [0, 1]
+
+
+def test_evaluation_counts_every_image_once() -> None:
+    engine = trainer("cpu:4")
+    metrics = engine.evaluate(Samples(IMAGES[:7], LABELS[:7]))
+    probabilities = np.asarray(engine.model(IMAGES[:7]))
+    assert metrics["top1"] == pytest.approx((probabilities.argmax(axis=1) == LABELS[:7]).mean())
+    targets = np.eye(4)[LABELS[:7]]
+    assert metrics["binary_accuracy"] == pytest.approx(((probabilities > 0.5) == targets).mean())
+    smoothed = 0.8 * targets + 0.2 / 4
+    assert metrics["loss"] == pytest.approx(-(smoothed * np.log(probabilities)).sum(axis=1).mean())
+
+
+def test_binary_accuracy_flatters_an_answer_that_knows_nothing() -> None:
+    engine = trainer(**ADAM)
+    engine.model.get_layer("unscaled_logits").kernel.assign(np.zeros((8, 4)))
+    metrics = engine.evaluate(VALIDATION)
+    # No class of four passes one half: three of four outputs agree with the target, whatever the image.
+    assert metrics["binary_accuracy"] == pytest.approx(0.75)
+    assert metrics["top1"] == pytest.approx((VALIDATION.labels == 0).mean())
+
+
+def test_a_batch_that_the_replicas_do_not_divide_is_refused_before_any_work() -> None:
+    with pytest.raises(ValueError, match="batch_size 10 is not divisible by 4 replicas"):
+        trainer("cpu:4", batch_size=10)
+
+
+def test_a_loss_that_is_no_number_stops_the_run() -> None:
+    engine = trainer(optimizer={"name": "sgd", "learning_rate": 1e150, "momentum": 0.9}, epochs=20)
+    with pytest.raises(InputError, match=r"the loss became (nan|inf) by step \d+ at learning rate"):
+        engine.fit()
+
+
+@pytest.mark.parametrize("devices", ["gpu:0", "gpu:0,7"])
+def test_a_device_that_is_not_there_is_named(devices: str) -> None:
+    if tf.config.list_physical_devices("GPU"):
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(InputError, match=f"{devices}.*no GPU"):
+        build_strategy(devices)
