@@ -7,35 +7,28 @@ store.stop()
 """
 
 import configparser
-import contextlib
-import fcntl
 import itertools
 import json
 import os
 import random
 import shutil
-import signal
-import socket
-import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
+from infra.local.process import LOOPBACK, BackgroundProcess, is_free, locked
 from infra.local.secrets import KeyPair, generate_key_pair, write_private_text
 from tasks.errors import InputError
 from tasks.files import read_json, write_json
 from tasks.storage.client import connect, error_code, storage_errors
 from tasks.storage.credentials import CREDENTIALS_FILE, read_credentials
 
-HOST = "127.0.0.1"
 BUCKET = "retrain"
 REGION = "us-east-1"
 DEFAULT_FOLDER = CREDENTIALS_FILE.parent
 START_ATTEMPTS = 3
 START_SECONDS = 30.0
-STOP_SECONDS = 15.0
 POLL_SECONDS = 0.1
 
 # Below the ports that systems hand to outgoing connections, so that a stopped store finds its own free again.
@@ -58,14 +51,14 @@ class ObjectStore:
         self.bucket = bucket
         self._home = folder.absolute() / "object_store"
         self._data = self._home / "data"
-        self._record = self._home / "process.json"
+        self._ports = self._home / "ports.json"
         self._identities = self._home / "identities.json"
-        self._child: subprocess.Popen[bytes] | None = None
+        self._process = BackgroundProcess("server", self._home)
 
     @property
     def log(self) -> Path:
         """What the server prints."""
-        return self._home / "server.log"
+        return self._process.log
 
     @property
     def environment(self) -> dict[str, str]:
@@ -96,7 +89,7 @@ class ObjectStore:
 
     def is_running(self) -> bool:
         """Return whether the recorded process lives and its S3 API answers to our credentials."""
-        return self._process() is not None and self._answers()
+        return self._process.pid is not None and self._answers()
 
     def start(self) -> None:
         """Start the server and wait until S3 answers and the bucket exists; reuse one that is running and healthy.
@@ -106,9 +99,9 @@ class ObjectStore:
         """
         self._home.mkdir(parents=True, exist_ok=True)
         self._home.chmod(0o700)
-        with self._locked():
+        with locked(self._home / "lock"):
             if not self.is_running():
-                self._terminate()
+                self._process.stop()
                 self._start_on_free_ports()
             self._create_bucket()
             self._tell_dvc()
@@ -116,45 +109,34 @@ class ObjectStore:
     def stop(self) -> None:
         """Stop the server: SIGTERM, a wait, then SIGKILL. Does nothing where it is not running."""
         if self._home.exists():
-            with self._locked():
-                self._terminate()
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Let one process at a time start or stop this store."""
-        with (self._home / "lock").open("w") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX)
-            yield
+            with locked(self._home / "lock"):
+                self._process.stop()
 
     def _start_on_free_ports(self) -> None:
         """Start on the ports of the last time, so that the endpoint stays, or on fresh ones where those are taken."""
-        ports = read_json(self._record)["ports"] if self._record.exists() else {}
+        ports = read_json(self._ports) if self._ports.exists() else {}
         for _ in range(START_ATTEMPTS):
-            if set(ports) != set(PORTS) or not all(_is_free(port) for port in ports.values()):
+            if set(ports) != set(PORTS) or not all(is_free(port) for port in ports.values()):
                 ports = dict(zip(PORTS, _free_ports(len(PORTS)), strict=True))
             self._launch(ports)
             if self._wait_until_it_answers():
                 return
-            self._terminate()
+            self._process.stop()
             ports = {}  # another process may have taken a port between the choice and the start
-        raise InputError(f"the object store did not start; the end of {self.log}: {self._last_words()}")
+        raise InputError(f"the object store did not start; the end of {self.log}: {self._process.last_words()}")
 
     def _launch(self, ports: dict[str, int]) -> None:
         keys = self._key_pair()
         self._data.mkdir(exist_ok=True)
         (self._data / "mini.options").unlink(missing_ok=True)  # weed's own memory of older options
-        with self.log.open("ab") as log:
-            self._child = subprocess.Popen(
-                [*self._command(), *(f"-{name}={port}" for name, port in ports.items())],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd=self._home,
-                start_new_session=True,  # Ctrl-C in the terminal that started it is not meant for it
-            )
-        write_json(self._record, {"pid": self._child.pid, "ports": ports})
+        command = [*self._command(), *(f"-{name}={port}" for name, port in ports.items())]
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "S3_", "WEED_"))
+        }
+        self._process.start(command, environment, self._home)  # weed would take credentials from such variables too
+        write_json(self._ports, ports)
         variables = {
-            "AWS_ENDPOINT_URL_S3": f"http://{HOST}:{ports['s3.port']}",
+            "AWS_ENDPOINT_URL_S3": f"http://{LOOPBACK}:{ports['s3.port']}",
             "AWS_ACCESS_KEY_ID": keys.access_key,
             "AWS_SECRET_ACCESS_KEY": keys.secret_key,
             "AWS_DEFAULT_REGION": REGION,
@@ -170,8 +152,8 @@ class ObjectStore:
             _weed(),
             "mini",
             f"-dir={self._data}",
-            f"-ip={HOST}",
-            f"-ip.bind={HOST}",
+            f"-ip={LOOPBACK}",
+            f"-ip.bind={LOOPBACK}",
             f"-s3.config={self._identities}",
             "-s3.autoCreateBucket=false",  # a misspelt bucket is an error here as it is on AWS
             "-s3.iam=false",
@@ -195,7 +177,7 @@ class ObjectStore:
     def _wait_until_it_answers(self) -> bool:
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
-            if self._process() is None:
+            if self._process.pid is None:
                 return False
             if self._answers():
                 return True
@@ -204,7 +186,7 @@ class ObjectStore:
 
     def _answers(self) -> bool:
         """Return whether the S3 API accepts our credentials; another server on the port would not."""
-        if _is_free(int(self.endpoint.rpartition(":")[2])):
+        if is_free(int(self.endpoint.rpartition(":")[2])):
             return False
         client = connect(self.environment)
         try:
@@ -242,30 +224,6 @@ class ObjectStore:
         ]
         write_private_text(path, "".join(lines))
 
-    def _process(self) -> int | None:
-        """Return the id of the recorded process where it lives and is ours: a stale id may be anybody's by now."""
-        if self._child is not None:
-            self._child.poll()  # a dead child stays in the process table until it is waited for
-        if not self._record.exists():
-            return None
-        pid = int(read_json(self._record)["pid"])
-        return pid if f"-dir={self._data}" in _command_line(pid) else None
-
-    def _terminate(self) -> None:
-        for sign, seconds in ((signal.SIGTERM, STOP_SECONDS), (signal.SIGKILL, STOP_SECONDS)):
-            pid = self._process()
-            if pid is None:
-                return
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, sign)
-            deadline = time.monotonic() + seconds
-            while self._process() is not None and time.monotonic() < deadline:
-                time.sleep(POLL_SECONDS)
-
-    def _last_words(self) -> str:
-        lines = self.log.read_text(encoding="utf-8", errors="replace").split("\n")
-        return " / ".join([line.strip() for line in lines if line.strip()][-3:])
-
 
 def _weed() -> str:
     """Return the path of `weed`, as installed beside this Python or found on PATH."""
@@ -276,28 +234,7 @@ def _weed() -> str:
     return found
 
 
-def _command_line(pid: int) -> list[str]:
-    """Return a process's arguments; empty where it does not live or is a zombie."""
-    if Path("/proc/self/cmdline").exists():
-        try:
-            return Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8", errors="replace").split("\0")
-        except (FileNotFoundError, ProcessLookupError):
-            return []
-    listing = subprocess.run(["ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    return listing.stdout.split()
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-    return True
-
-
 def _free_ports(count: int) -> list[int]:
     """Return ports that nothing listens on, in no particular order."""
     candidates = random.sample(PORT_RANGE, len(PORT_RANGE))
-    return list(itertools.islice((port for port in candidates if _is_free(port)), count))
+    return list(itertools.islice((port for port in candidates if is_free(port)), count))

@@ -25,7 +25,7 @@ def store(tmp_path: Path) -> Iterator[ObjectStore]:
 
 
 def _record(store: ObjectStore) -> Path:
-    return store.folder / "object_store/process.json"
+    return store.folder / "object_store/server.json"
 
 
 def _pid(store: ObjectStore) -> int:
@@ -106,10 +106,10 @@ def _bind_when_free(probe: socket.socket, port: int) -> None:
 
 def test_a_stale_record_never_costs_a_stranger_its_life(store: ObjectStore) -> None:
     store.start()
+    record = json.loads(_record(store).read_text())
     store.stop()
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as stranger:
-        record = json.loads(_record(store).read_text())
-        _record(store).write_text(json.dumps({**record, "pid": stranger.pid}))
+        _record(store).write_text(json.dumps({**record, "pid": stranger.pid}))  # as after a crash
         assert not store.is_running()
         store.stop()
         assert stranger.poll() is None
