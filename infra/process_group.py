@@ -1,4 +1,4 @@
-"""Stop a whole process group: SIGTERM, a wait, then SIGKILL. A child that outlives its parent would go on unseen."""
+"""Name a process for certain, and stop a whole process group: a child that outlives its parent would go on unseen."""
 
 import contextlib
 import os
@@ -44,17 +44,29 @@ def group_lives(leader: int) -> bool:
     return any(group == leader and state not in "ZX" for state, group in map(_state_and_group, _process_ids()))
 
 
+def birth_of(pid: int) -> str | None:
+    """Return what tells a process from every other that had or will have its number; None where it is dead."""
+    if (PROCESS_FILES / "self/stat").exists():
+        fields = _fields(pid)
+        boot = (PROCESS_FILES / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return None if fields[0] in "ZX" else f"{boot} {fields[19]}"  # field 22 of stat(5): clock ticks since boot
+    shown = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return shown.stdout.strip() or None
+
+
 def _process_ids() -> list[int]:
     return [int(entry.name) for entry in PROCESS_FILES.iterdir() if entry.name.isdigit()]
 
 
 def _state_and_group(pid: int) -> tuple[str, int]:
-    """Return a process's state letter and group from /proc; `X`, dead, where it ended meanwhile."""
+    state, _, group, *_ = _fields(pid)
+    return state, int(group)
+
+
+def _fields(pid: int) -> list[str]:
+    """Return /proc/PID/stat from its third field on: state, parent, group, …; state `X`, dead, where it ended."""
     try:
-        # pid (name, which may hold spaces and brackets) state parent group …
-        fields = (
-            (PROCESS_FILES / f"{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-        )
+        stat = (PROCESS_FILES / f"{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, ProcessLookupError):
-        return "X", 0
-    return fields[0], int(fields[2])
+        return ["X", "0", "0"]
+    return stat.rpartition(")")[2].split()  # the second field, the name, may hold spaces and brackets

@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from infra.process_group import stop_group
+from infra.process_group import birth_of, stop_group
 from tasks.files import read_json, write_json
 
 LOOPBACK = "127.0.0.1"
@@ -76,20 +76,6 @@ class BackgroundProcess:
             return "nothing"
         lines = [line.strip() for line in self.log.read_text(encoding="utf-8", errors="replace").splitlines()]
         return " / ".join([line for line in lines if line][-count:]) or "nothing"
-
-
-def birth_of(pid: int) -> str | None:
-    """Return what tells a process from every other that had or will have its number; None where it is dead."""
-    stat = Path(f"/proc/{pid}/stat")
-    if Path("/proc/self/stat").exists():
-        try:
-            fields = stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            return None
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return None if fields[0] in "ZX" else f"{boot} {fields[19]}"  # field 22 of stat(5): clock ticks since boot
-    shown = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    return shown.stdout.strip() or None
 
 
 @contextlib.contextmanager
