@@ -1,0 +1,105 @@
+import copy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+
+from tasks.errors import InputError
+from tasks.params import load_params, parse_params
+
+ROOT = Path(__file__).parents[2]
+VALUES = YAML(typ="safe").load(ROOT / "params.yaml")
+
+
+def changed(key: str, value: Any) -> Any:
+    values = copy.deepcopy(VALUES)
+    *path, last = key.split(".")
+    section = values
+    for part in path:
+        section = section[part]
+    section[last] = value
+    return values
+
+
+def test_the_repositorys_parameters_are_valid() -> None:
+    params = load_params(ROOT / "params.yaml")
+    assert params.recipe == params.recipes[params.train.recipe]
+
+
+def test_parameters_are_frozen() -> None:
+    params = load_params(ROOT / "params.yaml")
+    with pytest.raises(ValidationError):
+        params.train.seed = 1
+
+
+def test_one_address_is_as_good_as_several() -> None:
+    params = parse_params(changed("download.url", "file:///archive.tar.gz"), "params.yaml")
+    assert params.download.url == ("file:///archive.tar.gz",)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "allowed"),
+    [
+        ("publsh", 1, "allowed are download, split"),
+        ("train.batchsize", 1, "allowed are recipe, seed"),
+        ("recipes.fast.learning_rat", 1, "allowed are epochs"),
+        ("recipes.fast.model.wdths", 3, "allowed are base, head"),
+        ("recipes.fast.lookahead.evry", 1, "allowed are every"),
+        ("split.validation_fraction", 0, "greater than 0"),
+        ("split.validation_fraction", 1, "less than 1"),
+        ("split.method", "random", "'stratified' or 'tail'"),
+        ("recipes.fast.batch_size", 0, "greater than 0"),
+        ("recipes.fast.batch_size", "many", "valid integer"),
+        ("recipes.fast.model.base", "vgg17", "'vgg16', 'resnet50' or 'airbench'"),
+        ("recipes.fast.model.head", "deep", "'residual_separable' or 'linear'"),
+        ("train.recipe", "nope", "fast, seed"),
+        ("train.devices", "tpu:0", "auto, cpu:N or gpu:0,1"),
+        ("train.devices", "cpu:0", "auto, cpu:N or gpu:0,1"),
+        ("download.dataset", "imagenet", "'cifar10', 'folders' or 'digits'"),
+        ("download.url", "ftp://host/file", "http://, https://, file:// or s3://"),
+        ("download.sha256", "abc", "pattern"),
+        ("publish.bucket", "Not A Bucket", "pattern"),
+        ("evaluate.test_time_augmentation", "all", "'none', 'mirror' or 'mirror_and_shift'"),
+    ],
+)
+def test_a_bad_parameter_is_named_with_its_value_and_what_is_allowed(key: str, value: Any, allowed: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse_params(changed(key, value), "params.yaml")
+    sentence = str(caught.value)
+    assert sentence.startswith("params.yaml: ")
+    assert key in sentence
+    assert repr(value).strip("'") in sentence
+    assert allowed.replace("fast, seed", "") in sentence
+    assert "\n" not in sentence
+
+
+def test_a_missing_parameter_is_named() -> None:
+    values = copy.deepcopy(VALUES)
+    del values["recipes"]["seed"]["epochs"]
+    with pytest.raises(InputError, match=r"recipes\.seed\.epochs is missing"):
+        parse_params(values, "params.yaml")
+
+
+@pytest.mark.parametrize("text", ["", "- 1\n- 2\n", "just words", "a: [1", "a: 1\na: 2\n"])
+def test_what_is_not_a_set_of_parameters_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"params\.yaml"):
+        load_params(path)
+
+
+@pytest.mark.parametrize("stage", ["download", "split"])
+def test_a_stage_ends_with_one_sentence_and_status_two(tmp_path: Path, stage: str) -> None:
+    (tmp_path / "params.yaml").write_text("nonsense: 1\n")
+    command = [sys.executable, "-m", f"tasks.{stage}"]
+    environment = {"PYTHONPATH": str(ROOT)}
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"{stage}: params.yaml: ")
+    assert result.stderr.count("\n") == 1
+    assert "nonsense" in result.stderr
+    assert [file.name for file in tmp_path.iterdir()] == ["params.yaml"]

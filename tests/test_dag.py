@@ -1,0 +1,105 @@
+"""The DAG against the code: one name a stage, and every module that a stage imports among its deps."""
+
+import ast
+from functools import cache
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from tasks.params import Params
+
+ROOT = Path(__file__).parent.parent
+STAGES = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
+ROOMS = {"data", "models", "training", "reporting", "storage"}
+
+
+def modules_named(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+        return [node.module] + [f"{node.module}.{alias.name}" for alias in node.names]
+    return []
+
+
+def file_of(module: str) -> Path | None:
+    path = ROOT.joinpath(*module.split("."))
+    candidates = [path.with_suffix(".py"), path / "__init__.py"]
+    return next((candidate for candidate in candidates if candidate.is_file()), None)
+
+
+@cache
+def imports_of(file: Path) -> frozenset[Path]:
+    """The files of this repository that a file imports, also inside functions."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    found = {file_of(name) for node in ast.walk(tree) for name in modules_named(node)}
+    return frozenset(path for path in found if path)
+
+
+def reachable_from(file: Path) -> set[Path]:
+    seen, waiting = {file}, [file]
+    while waiting:
+        for imported in imports_of(waiting.pop()) - seen:
+            seen.add(imported)
+            waiting.append(imported)
+    return {path.relative_to(ROOT) for path in seen if path.read_text(encoding="utf-8").strip()}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_one_name_a_stage(stage: str) -> None:
+    assert STAGES[stage]["cmd"] == f"python -m tasks.{stage}"
+    assert stage in Params.model_fields
+    assert stage in [str(key) for key in STAGES[stage]["params"]]
+    functions = [node.name for node in ast.parse(file_text(stage)).body if isinstance(node, ast.FunctionDef)]
+    assert {stage, "main"} <= set(functions)
+
+
+def file_text(stage: str) -> str:
+    return (ROOT / "tasks" / f"{stage}.py").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_imported_module_is_a_dep(stage: str) -> None:
+    deps = [Path(dep) for dep in STAGES[stage]["deps"]]
+    needed = reachable_from(ROOT / "tasks" / f"{stage}.py") - {Path("tasks/__init__.py")}
+    missing = {path for path in needed if not any(path == dep or dep in path.parents for dep in deps)}
+    assert not missing, f"add to the deps of {stage} in dvc.yaml: {sorted(map(str, missing))}"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_code_dep_is_imported(stage: str) -> None:
+    used = reachable_from(ROOT / "tasks" / f"{stage}.py")
+    for dep in STAGES[stage]["deps"]:
+        if dep.startswith("tasks"):
+            assert any(path == Path(dep) or Path(dep) in path.parents for path in used), f"{stage} does not use {dep}"
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "tasks").rglob("*.py")), ids=lambda file: str(file.relative_to(ROOT)))
+def test_dependencies_point_one_way(file: Path) -> None:
+    imported = {path.relative_to(ROOT) for path in imports_of(file)}
+    parts = file.relative_to(ROOT / "tasks").parts
+    assert not [path for path in imported if path.parts[0] in ("flows", "infra", "tests")]
+    text = file.read_text(encoding="utf-8")
+    names = [name for node in ast.walk(ast.parse(text)) for name in modules_named(node)]
+    assert not [name for name in names if name.split(".")[0] == "prefect"]
+    if parts[0] not in ROOMS:
+        return
+    stages = {Path("tasks") / f"{stage}.py" for stage in STAGES}
+    assert not imported & stages, "a room imports a stage"
+    # training builds on models: a trainer without a network has nothing to train.
+    allowed = {parts[0], "models"} if parts[0] == "training" else {parts[0]}
+    assert {path.parts[1] for path in imported if len(path.parts) > 2} <= allowed, "a room looks into another"
+
+
+def test_flows_never_import_tensorflow() -> None:
+    for file in (ROOT / "flows").rglob("*.py"):
+        names = [name for node in ast.walk(ast.parse(file.read_text())) for name in modules_named(node)]
+        assert not [name for name in names if name.split(".")[0] in ("tensorflow", "keras")], file
+        for imported in imports_of(file):
+            reached = {name for path in [imported] for name in text_imports(path)}
+            assert "tensorflow" not in reached, f"{file} reaches TensorFlow through {imported}"
+
+
+def text_imports(file: Path) -> set[str]:
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    return {name.split(".")[0] for node in ast.walk(tree) for name in modules_named(node)}
