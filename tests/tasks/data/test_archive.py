@@ -3,6 +3,7 @@
 import gzip
 import io
 import stat
+import subprocess
 import tarfile
 import zipfile
 from pathlib import Path
@@ -107,6 +108,15 @@ def test_link_or_device_in_a_tar_is_refused(tmp_path: Path, kind: bytes) -> None
     path = tar_with(tmp_path / "a.tar", "cat/1.png", kind, "/etc/passwd")
     with pytest.raises(InputError, match=r"link, a device or sparse: 'cat/1\.png'"):
         read_all(path)
+
+
+def test_sparse_member_is_refused(tmp_path: Path) -> None:
+    with (tmp_path / "holes").open("wb") as stream:
+        stream.seek(1 << 20)
+        stream.write(b"end")
+    subprocess.run(["tar", "--sparse", "--format=gnu", "-cf", "a.tar", "holes"], cwd=tmp_path, check=True)
+    with pytest.raises(InputError, match="device or sparse: 'holes'"):
+        read_all(tmp_path / "a.tar")
 
 
 def test_link_in_a_zip_is_refused(tmp_path: Path) -> None:

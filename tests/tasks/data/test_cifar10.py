@@ -28,6 +28,8 @@ def test_cifar10_planes_become_pixels(cifar10_archive: Path) -> None:
     assert data.arrays.labels.tolist() == [index % 10 for index in range(60_000)]
     assert (data.published[:50_000] == 0).all()
     assert (data.published[50_000:] == 2).all()
+    assert (data.arrays.images[:, 0, 1] == [77, 0, 0]).all()
+    assert (data.arrays.images[:, 1:] == 0).all()
     corners = data.arrays.images[:, 0, 0].astype(int)
     index = np.arange(60_000)
     np.testing.assert_array_equal(corners[:, 0], index // 10_000 + 1)
