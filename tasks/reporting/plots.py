@@ -11,8 +11,9 @@ from tasks.reporting.svg import Axes, element, join, line, picture, round_ticks,
 
 Values = Sequence[float | None]
 
-WIDTH, HEIGHT = 420.0, 270.0
-PLOT = (52.0, 34.0, 352.0, 184.0)  # left, top, width, height
+WIDTH = 420.0
+CURVES_WIDTH, CURVES_HEIGHT = 350.0, 250.0
+CURVES_PLOT = (46.0, 32.0, 294.0, 168.0)  # left, top, width, height
 MOST_MARKERS = 60
 MOST_NUMBERED_CLASSES = 20
 MOST_NAMED_CLASSES = 40
@@ -29,12 +30,12 @@ def curves(epochs: Sequence[float], series: Mapping[str, Values], value_format: 
     """
     values = [value for line_values in series.values() for value in line_values if value is not None]
     x_ticks = round_ticks(min(0.0, *epochs), max(epochs), smallest=1)
-    axes = Axes(*PLOT, x_ticks, round_ticks(min(values), max(values)))
+    axes = Axes(*CURVES_PLOT, x_ticks, round_ticks(min(values), max(values)))
     parts = axes.frame("{:g}", value_format, "epoch")
     if chosen is not None:
         x, bottom = axes.place(chosen, axes.y_ticks[0])
         parts.append(line([(x, axes.top), (x, bottom)], "chosen"))
-        parts.append(text(x - 5, bottom - 7, "kept", "note", "end"))
+        parts.append(text(x, axes.top - 4, "kept", "note", "end"))
     legend = axes.left
     for index, (name, line_values) in enumerate(series.items(), start=1):
         parts.append(line([(legend, 15), (legend + 20, 15)], f"series series{index}"))
@@ -47,7 +48,7 @@ def curves(epochs: Sequence[float], series: Mapping[str, Values], value_format: 
                 parts.append(line(points, f"series series{index}"))
                 if len(known) <= MOST_MARKERS:
                     parts += [element("circle", cx=x, cy=y, r=2.6, class_=f"dot series{index}") for x, y in points]
-    return picture(WIDTH, HEIGHT, parts, f"{', '.join(series)} by epoch")
+    return picture(CURVES_WIDTH, CURVES_HEIGHT, parts, f"{', '.join(series)} by epoch")
 
 
 def confusion_picture(confusion: Counts, classes: Sequence[str]) -> Markup:
@@ -98,9 +99,8 @@ def _cell_numbers(confusion: Counts, left: float, top: float, cell: float) -> li
 def reliability_diagram(calibration: Calibration) -> Markup:
     """Draw accuracy over confidence, the diagonal of perfect calibration, and how many images each bin holds."""
     ticks = [0, 0.2, 0.4, 0.6, 0.8, 1.0]
-    axes = Axes(PLOT[0], 16.0, PLOT[2], 262.0, ticks, ticks)
+    axes = Axes(52.0, 16.0, 352.0, 262.0, ticks, ticks)
     parts = axes.frame("{:.0%}", "{:.0%}", "confidence")
-    parts.append(line([axes.place(0, 0), axes.place(1, 1)], "ideal"))
     width = axes.width / len(calibration.counts)
     for start, images, confidence, accuracy in zip(
         calibration.edges, calibration.counts, calibration.confidence, calibration.accuracy, strict=False
@@ -114,6 +114,7 @@ def reliability_diagram(calibration: Calibration) -> Markup:
         parts.append(element("rect", element("title", tip), class_="bar", **bar))
         gap_x, gap_y = axes.place(float(confidence), float(accuracy))
         parts.append(element("circle", cx=gap_x, cy=gap_y, r=3.2, class_="dot series2"))
+    parts.append(line([axes.place(0, 0), axes.place(1, 1)], "ideal"))
     parts += _histogram(calibration, axes)
     return picture(WIDTH, 410.0, parts, "reliability diagram: accuracy by confidence")
 
@@ -140,9 +141,9 @@ def class_scores_picture(classes: Sequence[str], scores: ClassScores) -> Markup:
     axes = Axes(left, 34.0, WIDTH - left - 20, row * len(classes), round_ticks(low, 1.0, 4), [0, 1])
     bottom = axes.top + axes.height
     parts = [
-        element("circle", cx=left + 6, cy=15.0, r=5.0, class_="dot series1"),
+        element("circle", cx=left + 6, cy=15.0, r=5.5, class_="dot series1"),
         text(left + 17, 19, "recall", anchor="start"),
-        element("circle", cx=left + 76, cy=15.0, r=5.0, class_="dot series2"),
+        element("circle", cx=left + 76, cy=15.0, r=3.5, class_="dot series2"),
         text(left + 87, 19, "precision", anchor="start"),
     ]
     for value in axes.x_ticks:
@@ -156,15 +157,15 @@ def class_scores_picture(classes: Sequence[str], scores: ClassScores) -> Markup:
         parts.append(text(left - 10, y + 4, shorten(classes[index], 12), anchor="end"))
         parts.append(line(ends, "link"))
         parts += [
-            element("circle", tip, cx=x, cy=y, r=5.0, class_=f"dot series{number}")
-            for number, (x, _) in enumerate(ends, start=1)
+            element("circle", tip, cx=x, cy=y, r=radius, class_=f"dot series{number}")
+            for number, radius, (x, _) in zip((1, 2), (5.5, 3.5), ends, strict=True)
         ]
     return picture(WIDTH, bottom + 26, parts, "recall and precision by class")
 
 
 def interval_line(metrics: Mapping[str, float], classes: int) -> Markup:
     """Draw top-1 with its interval on a line from chance to 100 %."""
-    chance, width = 1 / classes, 420.0
+    chance, width = 1 / classes, 500.0
     axes = Axes(14.0, 0.0, width - 28, 30.0, [0, 1], [0, 1])
     at = {name: axes.place(float(value), 0)[0] for name, value in metrics.items() if name.startswith("top1")}
     parts = [line([(axes.left, 22), (axes.left + axes.width, 22)], "scale")]

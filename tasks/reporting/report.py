@@ -89,7 +89,7 @@ def render_report(evaluated: Evaluated) -> str:
         model_picture_width=_page_width(evaluated.model_picture),
         recipe=dict(flatten(evaluated.training.get("recipe_parameters", {}))),
         run=list(_run(evaluated.training)),
-        duplicates=[(name, plain(value)) for name, value in flatten(evaluated.split["duplicates"])],
+        duplicates=list(_duplicates(evaluated.split["duplicates"])),
         hashes=list(_hashes(evaluated)),
     )
 
@@ -138,7 +138,8 @@ def confused_pairs(evaluated: Evaluated) -> Iterator[tuple[str, str, int, float]
 
 
 def _charts(evaluated: Evaluated) -> dict[str, Markup]:
-    history, epochs = evaluated.history, evaluated.history["epoch"]
+    history = evaluated.history
+    epochs = range(1, len(history["train_loss"]) + 1)
     kept = evaluated.training.get("best_epoch")
     loss = {"train": history["train_loss"], "validation": history["validation_loss"]}
     top1 = {"train": history["train_top1"], "validation": history["validation_top1"]}
@@ -177,6 +178,13 @@ def _run(training: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         for name, value in training.get(split, {}).items():
             words = name.replace("top1", "top-1").replace("_", " ")
             yield f"{split} {words}", f"{value:.4f}" if name == "loss" else percent(value)
+
+
+def _duplicates(counts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what split.json counts of byte-identical images, where there are any."""
+    for name, value in flatten(counts):
+        if value:
+            yield name.replace(".", " ").replace("_", " ").replace("+", " and "), plain(value)
 
 
 def _hashes(evaluated: Evaluated) -> Iterator[tuple[str, str]]:

@@ -141,5 +141,5 @@ def _detail(layer: Any) -> str:
     if isinstance(activation, dict):
         activation = activation.get("config")
     if isinstance(activation, str) and activation != "linear":
-        parts.append(activation)
+        parts.append(activation.rpartition(">")[2])  # without the package that a function of our own is registered in
     return " ".join(parts)
