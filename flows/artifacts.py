@@ -1,0 +1,91 @@
+"""What a person sees of a run in Prefect's UI: live progress, the metrics, and where the report is."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+from uuid import UUID
+
+import httpx
+from prefect import get_run_logger
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+
+from flows.stages import StageResult, parse_progress
+from tasks.files import read_json
+
+METRICS = Path("evaluation/metrics.json")
+REPORT = Path("evaluation/report.html")
+RECEIPT = Path("release/receipt.json")
+UPDATE_SECONDS = 2.0
+
+
+class ProgressArtifact:
+    """The share of a stage's work that is done, as `<stage>-progress`; made when the stage first speaks of a share."""
+
+    def __init__(self, stage: str) -> None:
+        self.stage = stage
+        self._id: UUID | None = None
+        self._updated = -float("inf")
+
+    def see(self, line: str) -> None:
+        """Take the share from a line that begins with one; at most every two seconds."""
+        progress = parse_progress(line)
+        if progress is not None and time.monotonic() - self._updated >= UPDATE_SECONDS:
+            self._show(*progress)
+
+    def finish(self) -> None:
+        """Set the share to all, where there ever was one."""
+        if self._id is not None:
+            self._show(100.0, "done")
+
+    def _show(self, share: float, text: str) -> None:
+        self._updated = time.monotonic()
+        try:
+            if self._id is None:
+                key = f"{self.stage.lower().replace('_', '-')}-progress"
+                self._id = cast(UUID, create_progress_artifact(progress=share, key=key, description=text))
+            else:
+                update_progress_artifact(artifact_id=self._id, progress=share, description=text)
+        except httpx.HTTPError as error:  # hours of training are not to end for a server that restarts
+            get_run_logger().warning("progress is not shown for now: %s", error)
+
+
+def record_results(results: Sequence[StageResult], folder: Path) -> None:
+    """Create the artifacts `stages`, `metrics` and `report`; the last two where the run has an evaluation."""
+    rows = [{"stage": r.name, "outcome": str(r.outcome), "seconds": round(r.seconds, 1)} for r in results]
+    create_table_artifact(table=rows, key="stages", description="What became of each stage")
+    if not (folder / METRICS).exists():
+        return
+    metrics = read_json(folder / METRICS)
+    receipt = read_json(folder / RECEIPT) if (folder / RECEIPT).exists() else {}
+    table = [{"metric": name, "value": value} for name, value in metrics.items()]
+    create_table_artifact(table=table, key="metrics", description=headline(metrics))
+    create_markdown_artifact(markdown=report_text(metrics, receipt, folder), key="report", description="The report")
+
+
+def headline(metrics: dict[str, Any]) -> str:
+    """Return top-1 with its interval, on how many images of what, as far as the metrics say so."""
+    if "top1" not in metrics:
+        return "no top-1 accuracy recorded"
+    text = f"top-1 {metrics['top1']:.2%}"
+    if "top1_low" in metrics and "top1_high" in metrics:
+        text += f" (95 % interval {metrics['top1_low']:.2%} to {metrics['top1_high']:.2%})"
+    if "images" in metrics and "dataset" in metrics:
+        text += f" on {metrics['images']:,} test images of {metrics['dataset']}"
+    return text
+
+
+def report_text(metrics: dict[str, Any], receipt: dict[str, Any], folder: Path) -> str:
+    """Return the report's headline and whereabouts as Markdown."""
+    lines = [f"# {headline(metrics)}", ""]
+    if (folder / REPORT).exists():
+        lines.append(f"- Report: `{folder / REPORT}`")
+    if "uri" in receipt:
+        lines.append(f"- Release: `{receipt['uri']}`{', the champion' if receipt.get('champion') else ''}")
+        lines.extend(f"- {sentence}" for sentence in receipt.get("verdict", []))
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,93 @@
+"""Set values in params.yaml, as `dvc exp run --set-param` does: in place, comments kept, validated before written."""
+
+import io
+from collections.abc import Mapping, MutableMapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from tasks.errors import InputError
+from tasks.files import write_text
+from tasks.params import PARAMS_FILE, load_params, parse_params
+
+Overrides = Mapping[str, Any]
+
+
+def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
+    """Read `train.recipe=seed`-like words; each value is YAML, so `2` is a number and `[a, b]` a list.
+
+    Raises:
+        InputError: A word has no `=`, or its value is not YAML.
+    """
+    values = {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or not key:
+            raise InputError(f"{assignment!r} is not of the form KEY=VALUE, as in train.recipe=seed")
+        try:
+            values[key] = YAML(typ="safe").load(text)
+        except YAMLError as error:
+            raise InputError(f"the value of {key} is not YAML: {' '.join(str(error).split())}") from error
+    return values
+
+
+def apply_overrides(overrides: Overrides, path: Path = PARAMS_FILE) -> bool:
+    """Set dotted keys in params.yaml; return whether the file changed.
+
+    Raises:
+        InputError: params.yaml as it is or as it would be is not valid; the file is then untouched.
+    """
+    if not overrides:
+        load_params(path)
+        return False
+    yaml = _round_trip()
+    before = _read(path)
+    try:
+        document = yaml.load(before)
+    except YAMLError as error:
+        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    changed = [_assign(document, key, value) for key, value in overrides.items()]
+    parse_params(YAML(typ="safe").load(_dump(yaml, document)), str(path))
+    if any(changed):
+        write_text(path, _dump(yaml, document))
+    return any(changed)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist; run from the repository's root") from error
+
+
+def _round_trip() -> YAML:
+    """Return a parser that keeps comments, quotes and the layout of params.yaml."""
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 10_000
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    return yaml
+
+
+def _dump(yaml: YAML, document: Any) -> str:
+    stream = io.StringIO()
+    yaml.dump(document, stream)
+    return stream.getvalue()
+
+
+def _assign(document: Any, key: str, value: Any) -> bool:
+    """Set one dotted key; return whether that changed its value. Unknown last parts are left to the validation."""
+    *parents, last = key.split(".")
+    section = document
+    for number, part in enumerate(parents, start=1):
+        section = section.get(part) if isinstance(section, MutableMapping) else None
+        if not isinstance(section, MutableMapping):
+            raise InputError(f"{key}: params.yaml has no section {'.'.join(parents[:number])}")
+    if not isinstance(section, MutableMapping):
+        raise InputError("params.yaml holds no sections")
+    if last in section and section[last] == value and isinstance(section[last], bool) == isinstance(value, bool):
+        return False  # in Python 1 == True
+    section[last] = value
+    return True

@@ -1,0 +1,128 @@
+"""The flow: every stage of dvc.yaml as a Prefect task, then the data pushed and the run saved as an experiment.
+
+The DAG is dvc.yaml's: a stage added there is run here. What a stage needs to know is in params.yaml and in files; what
+it returns is a file. So the flow passes nothing between its tasks but the order.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.runtime import flow_run
+from prefect.tasks import Task, exponential_backoff
+
+from flows.artifacts import ProgressArtifact, record_results
+from flows.command import Limits
+from flows.lineage import push, save_experiment
+from flows.overrides import apply_overrides
+from flows.stages import Outcome, StageError, StageResult, read_stages, run_stage
+from flows.workspace import exclusive_workspace
+from tasks.storage.credentials import load_credentials
+
+HOUR = 3600.0
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How often a stage is tried again and how long one try may take, in seconds."""
+
+    retries: int = 0
+    timeout: float = 6 * HOUR
+
+
+# Only what talks to a network is tried again: anything else would fail the same way, after the same cost.
+POLICIES = {
+    "download": Policy(retries=3, timeout=2 * HOUR),
+    "train": Policy(timeout=72 * HOUR),
+    "publish": Policy(retries=3, timeout=HOUR),
+}
+PUSH = Policy(retries=3, timeout=6 * HOUR)
+BACKOFF_SECONDS = exponential_backoff(backoff_factor=5)
+JITTER = 0.5
+
+
+def worth_another_try(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+    """Tell whether a failure may pass: not where a stage has said that its input is wrong."""
+    error = state.result(raise_on_failure=False)
+    return not (isinstance(error, StageError) and error.is_final)
+
+
+@task(cache_policy=NO_CACHE, persist_result=False, retry_condition_fn=worth_another_try)
+def bring_up_to_date(stage: str, note_group: Any) -> StageResult:
+    """Run one stage, its lines going to the log and its progress to a progress artifact."""
+    logger = get_run_logger()
+    progress = ProgressArtifact(stage)
+
+    def on_line(line: str) -> None:
+        logger.info(line)
+        progress.see(line)
+
+    limits = Limits(timeout_seconds=POLICIES.get(stage, Policy()).timeout)
+    result = run_stage(stage, Path.cwd(), on_line, limits, note_group)
+    progress.finish()
+    logger.info("%s (%.1f s)", result.outcome, result.seconds)
+    return result
+
+
+def stage_task(stage: str) -> "Task[..., StageResult]":
+    """Return the task of a stage, under the stage's name and with its policy."""
+    retries = POLICIES.get(stage, Policy()).retries
+    return bring_up_to_date.with_options(
+        name=stage,
+        task_run_name=stage,
+        retries=retries,
+        retry_delay_seconds=BACKOFF_SECONDS,
+        retry_jitter_factor=JITTER,
+    )
+
+
+@task(
+    name="push",
+    task_run_name="push",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retries=PUSH.retries,
+    retry_delay_seconds=BACKOFF_SECONDS,
+    retry_jitter_factor=JITTER,
+)
+def push_to_remote() -> int:
+    """Bring data, model and evaluation into DVC's remote; return how many files were missing there."""
+    logger = get_run_logger()
+    count = push(Path.cwd(), logger.info, Limits(timeout_seconds=PUSH.timeout))
+    logger.info(f"{count} files pushed, all of them seen in the remote" if count else "the remote has every file")
+    return count
+
+
+@flow(name="retrain", persist_result=False, log_prints=False)
+def retrain(overrides: dict[str, Any] | None = None, push_data: bool = True, save_run: bool = True) -> dict[str, str]:
+    """Retrain: bring every stage of dvc.yaml up to date, one after another.
+
+    Running it twice is running it once: a stage with nothing new is left alone, and a run that was killed goes on
+    where it stopped.
+
+    Args:
+        overrides: Values to set in params.yaml first, by dotted key, as {"train.recipe": "seed"}.
+        push_data: Push data, model and evaluation to DVC's remote afterwards.
+        save_run: Save a run that changed something as a DVC experiment under the flow run's name.
+
+    Returns:
+        What became of each stage: `ran`, `unchanged` or `restored from an earlier run`.
+
+    Raises:
+        InputError: params.yaml is not valid, or another run is at work in this workspace.
+        StageError: A stage failed; those after it did not run.
+    """
+    folder = Path.cwd()
+    with exclusive_workspace(folder) as note_group:
+        apply_overrides(overrides or {})
+        load_credentials()
+        results = [stage_task(stage)(stage, note_group) for stage in read_stages(folder)]
+        record_results(results, folder)
+        if push_data:
+            push_to_remote()
+        if save_run and any(result.outcome is not Outcome.UNCHANGED for result in results):
+            save_experiment(str(flow_run.get_name()), folder, get_run_logger().info)
+    return {result.name: str(result.outcome) for result in results}

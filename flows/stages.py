@@ -1,0 +1,159 @@
+"""The stages of dvc.yaml: their order, and how one is run, watched, stopped and, where it fails, undone."""
+
+import re
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from flows.command import CommandTimeoutError, Finished, Limits, OnLine, run_lines
+from tasks.errors import BAD_INPUT_STATUS, InputError
+
+DVC = (sys.executable, "-m", "dvc")
+SHARE = re.compile(r"\[ *(\d+(?:\.\d+)?)%\] ?(.*)")  # as tasks/progress.py prints it
+FAILED_COMMAND = re.compile(r"failed to run: .*, exited with (-?\d+)$")
+
+# What DVC advises after a stage; a person who watches a flow has no use for it.
+ADVICE = (
+    "To track the changes with git, run:",
+    "To enable auto staging, run:",
+    "Use `dvc push` to send your updates",
+    "Updating lock file ",
+    "Generating lock file ",
+    "\tgit add ",
+    "\tdvc config core.autostage",
+)
+
+
+class Outcome(StrEnum):
+    """What `dvc repro` did with a stage."""
+
+    RAN = "ran"
+    UNCHANGED = "unchanged"
+    RESTORED = "restored from an earlier run"
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What became of a stage and how long it took."""
+
+    name: str
+    outcome: Outcome
+    seconds: float
+
+
+class StageError(Exception):
+    """A stage failed: which one, with which exit status (None: DVC never ran it, or it was stopped), its last lines."""
+
+    def __init__(self, stage: str, status: int | None, lines: tuple[str, ...], reason: str = "") -> None:
+        self.stage, self.status, self.lines = stage, status, lines
+        how = reason or ("failed before it ran" if status is None else f"failed with exit status {status}")
+        self.sentence = f"stage {stage} {how}" + (f": {lines[-1]}" if lines else "")
+        super().__init__("\n  ".join([f"stage {stage} {how}{'; its last lines:' if lines else ''}", *lines]))
+
+    def __reduce__(self) -> tuple[type, tuple[str, int | None, tuple[str, ...]]]:
+        return type(self), (self.stage, self.status, self.lines)
+
+    @property
+    def is_final(self) -> bool:
+        """Whether another try would end the same way: a stage said that its input is wrong."""
+        return self.status == BAD_INPUT_STATUS
+
+
+def read_stages(folder: Path) -> list[str]:
+    """Return the names of the stages of dvc.yaml, each after those whose outputs it reads.
+
+    Raises:
+        InputError: DVC cannot read the project; the text is DVC's own.
+    """
+    from dvc.exceptions import DvcException  # noqa: PLC0415 - DVC takes a second to import
+    from dvc.repo import Repo  # noqa: PLC0415
+    from dvc.repo.reproduce import plan_repro  # noqa: PLC0415
+
+    try:
+        with Repo(str(folder)) as repo:
+            return [stage.addressing for stage in plan_repro(repo.index.graph) if stage.cmd]
+    except DvcException as error:
+        raise InputError(f"DVC cannot read {folder / 'dvc.yaml'}: {' '.join(str(error).split())}") from error
+
+
+def run_stage(
+    name: str,
+    folder: Path,
+    on_line: OnLine,
+    limits: Limits | None = None,
+    on_start: Callable[[int], None] | None = None,
+) -> StageResult:
+    """Bring one stage up to date with `dvc repro --single-item`.
+
+    DVC deletes a stage's outputs before it runs the stage. Where the stage then fails or is stopped, what stood there
+    before is put back from DVC's cache.
+
+    Args:
+        name: The stage's name in dvc.yaml.
+        folder: The DVC project.
+        on_line: Called with each line that DVC and the stage print.
+        limits: How long the stage may take, and how long it may save its work when it is stopped.
+        on_start: Called with the number of the stage's process group.
+
+    Raises:
+        StageError: The stage failed or took too long.
+    """
+    start = time.monotonic()
+    seen: list[str] = []
+
+    def watch(line: str) -> None:
+        seen.extend([line] if _outcome(name, line) else [])
+        if line and not line.startswith(ADVICE):
+            on_line(line)
+
+    try:
+        finished = run_lines([*DVC, "repro", "--single-item", name], folder, watch, limits, on_start)
+        if finished.status != 0:
+            raise _failure(name, finished)
+    except CommandTimeoutError as error:
+        restore(name, folder, on_line)
+        raise StageError(name, None, (), str(error)) from error
+    except BaseException:
+        restore(name, folder, on_line)
+        raise
+    outcome = next(filter(None, (_outcome(name, line) for line in reversed(seen))), Outcome.RAN)
+    return StageResult(name, outcome, time.monotonic() - start)
+
+
+def restore(name: str, folder: Path, on_line: OnLine) -> None:
+    """Put back the outputs that dvc.lock records for a stage; a stage that never succeeded has none."""
+    lock = folder / "dvc.lock"
+    if lock.exists() and re.search(rf"^  {re.escape(name)}:$", lock.read_text(encoding="utf-8"), re.MULTILINE):
+        finished = run_lines([*DVC, "checkout", "--quiet", "--force", name], folder, lambda _: None)
+        if finished.status != 0:
+            on_line(f"the former outputs of {name} could not be put back: {' '.join(finished.lines)}")
+
+
+def parse_progress(line: str) -> tuple[float, str] | None:
+    """Return the percentage and the text of a line like `[ 37.5%] epoch 4/10 …`; None for any other line."""
+    match = SHARE.match(line)
+    return (float(match[1]), match[2]) if match else None
+
+
+def _outcome(name: str, line: str) -> Outcome | None:
+    """Tell from one of DVC's lines what it does with the stage."""
+    words = {
+        f"Stage '{name}' didn't change, skipping": Outcome.UNCHANGED,
+        f"Stage '{name}' is cached - skipping run, checking out outputs": Outcome.RESTORED,
+        f"Running stage '{name}':": Outcome.RAN,
+    }
+    return words.get(line.strip())
+
+
+def _failure(name: str, finished: Finished) -> StageError:
+    """Tell the stage's own exit status and words from DVC's: DVC exits with 255 whatever the stage said."""
+    statuses = [int(match[1]) for line in finished.lines if (match := FAILED_COMMAND.search(line))]
+    if not statuses:
+        return StageError(name, None, tuple(line for line in finished.lines if line.strip()))
+    own = (
+        line for line in finished.lines if not line.startswith(("Running stage", "> ", "ERROR: failed to reproduce"))
+    )
+    return StageError(name, statuses[-1], tuple(line for line in own if line.strip()))
