@@ -56,21 +56,19 @@ def publish(
             the recorded predictions, or the object store refused.
     """
     record = load_split_record(split)
-    training, metrics = _checked_facts(record, model, evaluation)
-    bucket = open_bucket(params.publish.bucket, params.publish.prefix)
     with tempfile.TemporaryDirectory(prefix="release-") as name:
         folder = Path(name)
         _collect(folder, record, split, model, evaluation)
+        training, metrics = _checked_facts(folder, record, model, evaluation)
+        bucket = open_bucket(params.publish.bucket, params.publish.prefix)
         release = find_manifest(bucket, release_id(list_files(folder)))
         already_published = release is not None
         if release is None:
-            write_text(
-                folder / "README.md", model_card(metrics, training, read_json(split / "split.json"), _used(params))
-            )
-            network = load_model(folder / "model.keras")
-            export_saved_model(network, folder / SAVED_MODEL)
+            card = model_card(metrics, training, read_json(folder / "split.json"), _used(params))
+            write_text(folder / "README.md", card)
+            export_saved_model(load_model(folder / "model.keras"), folder / SAVED_MODEL)
             check_saved_model(folder / SAVED_MODEL, load_arrays(split, "test").images, folder / "probabilities.npy")
-            described = _describe(folder, params, record, training, metrics, bucket, runtime)
+            described = _describe(folder, params, record, read_channel(bucket, "champion"), runtime)
             release = publish_release(bucket, folder, described)
     champion, verdict = _move_channels(bucket, release, params.publish)
     receipt = {
@@ -106,6 +104,7 @@ def check_saved_model(folder: Path, images: Images, recorded: Path) -> None:
     if len(expected) != len(images):
         raise InputError(f"{recorded.name} holds {len(expected)} predictions for {len(images)} test images")
     chosen = np.unique(np.linspace(0, len(images) - 1, CHECKED_IMAGES).astype(int))
+    tf.config.experimental.enable_tensor_float_32_execution(False)  # as evaluate does, for the same probabilities
     serve = tf.saved_model.load(str(folder)).signatures["serving_default"]
     (answers,) = serve(images=tf.constant(images[chosen])).values()
     difference = float(np.abs(answers.numpy() - expected[chosen]).max())
@@ -116,45 +115,41 @@ def check_saved_model(folder: Path, images: Images, recorded: Path) -> None:
         )
 
 
-def _checked_facts(record: SplitRecord, model: Path, evaluation: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return training.json and metrics.json once model, evaluation and split are known to belong together."""
-    training, metrics = _read(model / "training.json", "train"), _read(evaluation / "metrics.json", "evaluate")
-    path = model / "model.keras"
-    if not path.is_file():
-        raise InputError(f"{path} does not exist; run the stage train first")
-    if sha256_of(path) != training.get("model_sha256"):
-        raise InputError(f"{path} was altered: its sha256 is not the one that train recorded in training.json")
-    if metrics.get("test_sha256") != record.content_sha256["test"]:
-        raise InputError(
-            f"{evaluation} was measured on other test images than the split's; run the stage evaluate again"
-        )
-    return training, metrics
-
-
 def _collect(folder: Path, record: SplitRecord, split: Path, model: Path, evaluation: Path) -> None:
-    """Copy what the stages wrote into the release's folder, so that it cannot change while it is uploaded."""
+    """Copy what the stages wrote into the release's folder: what is checked is then what is uploaded."""
     for path in (*_files_in(model), *_files_in(evaluation), split / "split.json"):
         shutil.copyfile(path, folder / path.name)
     write_json(folder / "labels.json", list(record.classes))
-    if not (folder / "probabilities.npy").is_file():
-        raise InputError(f"{evaluation / 'probabilities.npy'} does not exist; run the stage evaluate first")
+
+
+def _checked_facts(
+    folder: Path, record: SplitRecord, model: Path, evaluation: Path
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return training.json and metrics.json once model, evaluation and split are known to belong together."""
+    wanted = {"model.keras": model, "training.json": model, "metrics.json": evaluation, "probabilities.npy": evaluation}
+    for name, origin in wanted.items():
+        if not (folder / name).is_file():
+            stage = "train" if origin == model else "evaluate"
+            raise InputError(f"{origin / name} does not exist; run the stage {stage} first")
+    training = _read(folder / "training.json", model)
+    metrics = _read(folder / "metrics.json", evaluation)
+    if sha256_of(folder / "model.keras") != training.get("model_sha256"):
+        raise InputError(
+            f"{model / 'model.keras'} was altered: its sha256 is not the one that train recorded in training.json"
+        )
+    if metrics.get("test_sha256") != record.content_sha256["test"]:
+        raise InputError(f"{evaluation} was measured on other test images than the split's; run evaluate again")
+    return training, metrics
 
 
 def _files_in(folder: Path) -> Iterator[Path]:
     return (path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith("."))
 
 
-def _describe(
-    folder: Path,
-    params: Params,
-    record: SplitRecord,
-    training: dict[str, Any],
-    metrics: dict[str, Any],
-    bucket: Bucket,
-    runtime: Path,
-) -> Manifest:
+def _describe(folder: Path, params: Params, record: SplitRecord, champion: Manifest | None, runtime: Path) -> Manifest:
+    """Return the manifest of the files in a folder, with everything that is known of their making."""
     files = list_files(folder)
-    champion = read_channel(bucket, "champion")
+    metrics = read_json(folder / "metrics.json")
     return Manifest(
         id=release_id(files),
         tree=tree_name(files),
@@ -169,7 +164,7 @@ def _describe(
             "index_sha256": record.index_sha256,
         },
         metrics=metrics,
-        training=training,
+        training=read_json(folder / "training.json"),
         environment=environment_versions(),
         runtime={path.stem: read_runtime(path.stem, runtime) for path in sorted(runtime.glob("*.json"))},
         parent=None if champion is None else champion.id,
@@ -198,13 +193,11 @@ def _used(params: Params) -> dict[str, Any]:
     return {**values, "recipes": {params.train.recipe: values["recipes"][params.train.recipe]}}
 
 
-def _read(path: Path, stage: str) -> dict[str, Any]:
+def _read(path: Path, origin: Path) -> dict[str, Any]:
     try:
         return dict(read_json(path))
-    except FileNotFoundError as error:
-        raise InputError(f"{path} does not exist; run the stage {stage} first") from error
     except ValueError as error:
-        raise InputError(f"{path} is not JSON: {error}") from error
+        raise InputError(f"{origin / path.name} is not a JSON object: {error}") from error
 
 
 def _now() -> str:

@@ -207,11 +207,14 @@ class ObjectStore:
 
     def _tell_dvc(self) -> None:
         """Write the endpoint and keys of DVC's remote to .dvc/config.local, for the store in the default folder."""
-        if self.folder != DEFAULT_FOLDER or not Path(".dvc").is_dir():
+        if self.folder.absolute() != DEFAULT_FOLDER.absolute() or not Path(".dvc").is_dir():
             return
         path = Path(".dvc/config.local")
         config = configparser.ConfigParser(interpolation=None)
-        config.read(path, encoding="utf-8")
+        try:
+            config.read(path, encoding="utf-8")
+        except configparser.Error as error:
+            raise InputError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
         config["'remote \"storage\"'"] = {
             "endpointurl": self.endpoint,
             "access_key_id": self.access_key,

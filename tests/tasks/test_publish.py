@@ -1,11 +1,13 @@
 """The stage publish on a real Keras model and a real S3 server."""
 
+import contextlib
 import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import uuid
 from pathlib import Path
 from typing import Any
@@ -237,6 +239,19 @@ def test_wrong_credentials_are_said(workspace: Workspace, monkeypatch: pytest.Mo
 
 def test_a_missing_bucket_is_said(workspace: Workspace) -> None:
     assert "bucket 'no-such-bucket' does not exist" in workspace.refused(bucket="no-such-bucket")
+
+
+def test_a_full_disk_loses_nothing(workspace: Workspace, small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(small_disk))
+    first = workspace.publish()
+    workspace.change_metrics(log_loss=9.0)
+    with contextlib.suppress(OSError):
+        (small_disk / "filling").write_bytes(bytes(1 << 20))
+    with pytest.raises(OSError, match="No space left on device"):
+        workspace.publish()
+    assert json.loads(Path("release/receipt.json").read_text()) == first
+    assert [manifest.id for manifest in _published(workspace)] == [first["id"]]
+    assert [path.name for path in small_disk.iterdir()] == ["filling"]
 
 
 def test_no_credential_is_in_what_is_published(workspace: Workspace, object_store: ObjectStore) -> None:

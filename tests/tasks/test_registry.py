@@ -122,6 +122,19 @@ def test_pull_refuses_a_flipped_bit_and_leaves_the_old_copy(
     assert verify_folder(tmp_path / "pulled") == first
 
 
+def test_a_full_disk_leaves_the_old_copy(
+    object_store: ObjectStore, bucket: Bucket, releases: list[Manifest], small_disk: Path, tmp_path: Path
+) -> None:
+    large = write_release(tmp_path / "large", "large", extra=bytes(2 << 20))
+    publish_release(bucket, tmp_path / "large", large)
+    _answer(object_store, bucket, "pull", releases[0].id, small_disk / "pulled")
+    done = _registry(object_store, bucket, "pull", large.id, small_disk / "pulled")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("registry: No space left on device")
+    assert verify_folder(small_disk / "pulled") == releases[0]
+    assert [path.name for path in small_disk.iterdir()] == ["pulled"]
+
+
 def test_an_unreachable_store_is_one_sentence(object_store: ObjectStore, bucket: Bucket) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
