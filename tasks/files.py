@@ -59,6 +59,8 @@ def replaced_folder(path: Path) -> Iterator[Path]:
         temporary.rename(path)
         sync(path.parent)
     finally:
+        if old.exists() and not path.exists():
+            old.rename(path)
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
 

@@ -55,7 +55,11 @@ class DownloadParams(Section):
     def _known_scheme(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for url in value:
             if not re.match(r"(https?|file|s3)://.", url):
-                raise ValueError(f"{url!r} is not an address that starts with http://, https://, file:// or s3://")
+                # Only its start is shown: an address may hold credentials.
+                scheme = url.partition("://")[0][:20]
+                raise ValueError(
+                    f"'{scheme}://…' is not an address that starts with http://, https://, file:// or s3://"
+                )
         return value
 
     @model_validator(mode="after")

@@ -86,7 +86,7 @@ class HistoryWriter(keras.callbacks.Callback):
 
     def write(self, logs: dict[str, float]) -> None:
         """Log one epoch."""
-        for name, value in logs.items():
+        for name, value in sorted(logs.items()):
             if name != "epoch":
                 self._live.log_metric(name, value)
         self._live.next_step()
@@ -211,11 +211,11 @@ def _say_what_starts(
     model: keras.Model,
     images: int,
 ) -> None:
-    replicas = strategy.num_replicas_in_sync
+    devices = [device.rpartition("device:")[2] for device in strategy.extended.worker_devices]
     print(
-        f"recipe {params.recipe}: {model.count_params():,} parameters, {images:,} images, up to {recipe.epochs:g} epochs, "
-        f"global batch size {recipe.batch_size}, {precision}, {replicas} replica{'s' if replicas > 1 else ''} "
-        f"({', '.join(device.rpartition('device:')[2] for device in strategy.extended.worker_devices)})",
+        f"recipe {params.recipe}: {model.count_params():,} parameters, {images:,} images, "
+        f"up to {recipe.epochs:g} epochs, global batch size {recipe.batch_size}, {precision}, "
+        f"{len(devices)} replica{'s' if len(devices) > 1 else ''} ({', '.join(devices)})",
         flush=True,
     )
 

@@ -4,6 +4,7 @@ import io
 import json
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -24,7 +25,7 @@ def save_model(model: keras.Model, path: Path) -> None:
             model.save(plain)
             with zipfile.ZipFile(plain) as source, zipfile.ZipFile(buffer, "w") as target:
                 for name in sorted(source.namelist()):
-                    target.writestr(zipfile.ZipInfo(name, ARCHIVE_DATE), _without_date(name, source.read(name)))
+                    target.writestr(zipfile.ZipInfo(name, ARCHIVE_DATE), _canonical(name, source.read(name)))
         finally:
             plain.unlink(missing_ok=True)
         temporary.write_bytes(buffer.getvalue())
@@ -48,12 +49,26 @@ def load_model(path: Path) -> keras.Model:
         raise InputError(f"{path} is not a Keras model that can be read: {_first_line(error)}") from error
 
 
-def _without_date(name: str, data: bytes) -> bytes:
-    if name != "metadata.json":
+def _canonical(name: str, data: bytes) -> bytes:
+    """Take out of a JSON member what depends on the clock or on where Python put an object in memory."""
+    if not name.endswith(".json"):
         return data
-    metadata = json.loads(data)
-    metadata.pop("date_saved", None)
-    return json.dumps(metadata, sort_keys=True).encode()
+    value = json.loads(data)
+    value.pop("date_saved", None)
+    _number_shared_objects(value, {})
+    return json.dumps(value, sort_keys=True).encode()
+
+
+def _number_shared_objects(value: Any, numbers: dict[int, int]) -> None:
+    """Replace every `shared_object_id`, which Keras takes from memory addresses, by its order of appearance."""
+    if isinstance(value, dict):
+        if "shared_object_id" in value:
+            value["shared_object_id"] = numbers.setdefault(value["shared_object_id"], len(numbers))
+        for key in sorted(value):
+            _number_shared_objects(value[key], numbers)
+    elif isinstance(value, list):
+        for entry in value:
+            _number_shared_objects(entry, numbers)
 
 
 def _first_line(error: Exception) -> str:

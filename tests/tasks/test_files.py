@@ -51,6 +51,23 @@ def test_a_failed_folder_leaves_the_old_one(tmp_path: Path) -> None:
     assert names_in(tmp_path) == ["folder"]
 
 
+def test_a_folder_that_cannot_take_its_place_gives_it_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "folder"
+    with replaced_folder(path) as temporary:
+        (temporary / "kept").write_text("old")
+    rename = Path.rename
+
+    def refused(self: Path, target: Path) -> Path:
+        if self.name.endswith(".tmp"):
+            raise PermissionError(13, "Permission denied")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refused)
+    with pytest.raises(PermissionError), replaced_folder(path) as temporary:
+        (temporary / "new").write_text("new")
+    assert names_in(path) == ["kept"]
+
+
 def test_equal_values_are_equal_bytes(tmp_path: Path) -> None:
     write_json(tmp_path / "first", {"b": 1, "a": [1.5, "é"]})
     write_json(tmp_path / "second", {"a": [1.5, "é"], "b": 1})

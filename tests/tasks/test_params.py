@@ -60,7 +60,7 @@ def test_one_address_is_as_good_as_several() -> None:
         ("train.devices", "tpu:0", "auto, cpu:N or gpu:0,1"),
         ("train.devices", "cpu:0", "auto, cpu:N or gpu:0,1"),
         ("download.dataset", "imagenet", "'cifar10', 'folders' or 'digits'"),
-        ("download.url", "ftp://host/file", "http://, https://, file:// or s3://"),
+        ("download.url", "ftp", "http://, https://, file:// or s3://"),
         ("download.sha256", "abc", "pattern"),
         ("publish.bucket", "Not A Bucket", "pattern"),
         ("evaluate.test_time_augmentation", "all", "'none', 'mirror' or 'mirror_and_shift'"),
@@ -103,3 +103,10 @@ def test_a_stage_ends_with_one_sentence_and_status_two(tmp_path: Path, stage: st
     assert result.stderr.count("\n") == 1
     assert "nonsense" in result.stderr
     assert [file.name for file in tmp_path.iterdir()] == ["params.yaml"]
+
+
+def test_an_address_is_not_shown_whole_since_it_may_hold_a_password() -> None:
+    with pytest.raises(InputError) as caught:
+        parse_params(changed("download.url", "ftp://name:secret@host/file"), "params.yaml")
+    assert "ftp://…" in str(caught.value)
+    assert "secret" not in str(caught.value)

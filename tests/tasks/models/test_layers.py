@@ -59,7 +59,9 @@ def test_batch_norm_in_bfloat16_keeps_its_statistics_in_float32() -> None:
 def test_pixel_scaling_scales_every_channel_and_turns_rgb_to_bgr() -> None:
     pixels = np.array([[[[0, 100, 200]]]], np.uint8)
     np.testing.assert_allclose(PixelScaling([0, 50, 100], [1, 50, 100])(pixels)[0, 0, 0], [0, 1, 1])
-    np.testing.assert_allclose(PixelScaling([0, 0, 0], [1, 1, 1], reverse_channels=True)(pixels)[0, 0, 0], [200, 100, 0])
+    np.testing.assert_allclose(
+        PixelScaling([0, 0, 0], [1, 1, 1], reverse_channels=True)(pixels)[0, 0, 0], [200, 100, 0]
+    )
 
 
 def test_pixel_statistics_are_those_of_all_pixels() -> None:

@@ -1,0 +1,141 @@
+import json
+import signal
+import subprocess
+import sys
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ruamel.yaml import YAML
+
+from tasks.data.arrays import Arrays, SplitRecord, save_arrays, save_split_record
+from tasks.models.files import load_model
+
+ROOT = Path(__file__).parents[2]
+CLASSES = ("dark", "dim", "bright", "white")
+
+
+def write_split(folder: Path) -> None:
+    """Real arrays of four shades, which a small network tells apart at once."""
+    folder.mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    hashes = {}
+    for split, count in (("train", 96), ("validation", 30)):
+        labels = generator.integers(0, 4, count).astype(np.int32)
+        noise = generator.integers(0, 64, (count, 32, 32, 3))
+        save_arrays(folder, split, Arrays((noise + 60 * labels[:, None, None, None]).astype(np.uint8), labels))
+        hashes[split] = split * 8
+    record = SplitRecord("folders", CLASSES, (32, 32, 3), "stratified", 0, {}, hashes, hashes, {})
+    save_split_record(folder, record)
+
+
+def write_params(folder: Path, recipe: dict[str, Any] | None = None, **train: Any) -> None:
+    values = YAML(typ="safe").load(ROOT / "params.yaml")
+    values["train"] |= {"recipe": "digits", **train}
+    values["recipes"]["digits"] |= {"epochs": 3, "batch_size": 16, **(recipe or {})}
+    with (folder / "params.yaml").open("w") as stream:
+        YAML().dump(values, stream)
+
+
+def stage(folder: Path) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-u", "-m", "tasks.train"]
+    environment = {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "2"}
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=folder, env=environment, **pipes)
+
+
+def run_stage(folder: Path) -> tuple[int, str, str]:
+    process = stage(folder)
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+
+def contents(folder: Path) -> dict[str, str | bytes]:
+    """What every file holds: text to be read where a test fails, a hash of the rest."""
+    files = {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        name: data.decode() if name.endswith(("json", "tsv")) else sha256(data).digest() for name, data in files.items()
+    }
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    write_split(tmp_path / "data" / "split")
+    return tmp_path
+
+
+def test_it_leaves_all_that_the_next_stages_read(workspace: Path) -> None:
+    write_params(workspace, devices="cpu:2")
+    status, out, err = run_stage(workspace)
+    assert status == 0, err
+    assert "2 replicas" in out
+    assert "[100.0%] epoch 3/3, step 6/6" in out
+    model = workspace / "model"
+    training = json.loads((model / "training.json").read_text())
+    assert (training["recipe"], training["epochs_run"], training["steps"]) == ("digits", 3, 18)
+    history = json.loads((model / "history.json").read_text())["columns"]
+    assert history["epoch"] == [0, 1, 2]
+    assert history["validation_top1"][-1] == training["validation"]["top1"] > 0.5
+    lines = (model / "dvclive" / "plots" / "metrics" / "validation_top1.tsv").read_text().splitlines()
+    assert [float(line.split("\t")[1]) for line in lines[1:]] == pytest.approx(history["validation_top1"])
+    for name in ("summary.png", "architecture.png"):
+        assert (model / name).read_bytes().startswith(b"\x89PNG")
+    assert "group1_convolution1" in (model / "summary.txt").read_text()
+    runtime = json.loads((workspace / "runtime" / "train.json").read_text())
+    assert runtime["replicas"] == 2
+    assert runtime["images_per_second"] > 0
+    assert not (workspace / ".cache" / "checkpoints").exists() or not any((workspace / ".cache/checkpoints").iterdir())
+    validation = np.load(workspace / "data/split/validation_images.npy")
+    labels = np.load(workspace / "data/split/validation_labels.npy")
+    answers = np.asarray(load_model(model / "model.keras")(validation)).argmax(axis=1)
+    assert (answers == labels).mean() == pytest.approx(training["validation"]["top1"])
+
+
+def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(workspace: Path) -> None:
+    write_params(workspace, {"epochs": 60})
+    process = stage(workspace)
+    checkpoints = workspace / ".cache" / "checkpoints"
+    while process.poll() is None and len(list(checkpoints.glob("*/step-*.npz"))) < 2:
+        pass
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (workspace / "model").exists()
+    status, out, err = run_stage(workspace)
+    assert status == 0, err
+    assert "resuming after epoch" in out
+    resumed = contents(workspace / "model")
+    status, out, err = run_stage(workspace)
+    assert "resuming" not in out
+    assert contents(workspace / "model") == resumed
+
+
+@pytest.mark.parametrize(
+    ("recipe", "train", "named"),
+    [
+        ({"batch_size": 15}, {"devices": "cpu:2"}, "batch_size 15 is not divisible by 2 replicas"),
+        ({}, {"devices": "gpu:5"}, "train.devices = 'gpu:5'"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_leaves_the_model(
+    workspace: Path, recipe: dict[str, Any], train: dict[str, Any], named: str
+) -> None:
+    (workspace / "model").mkdir()
+    (workspace / "model" / "model.keras").write_text("the model before")
+    write_params(workspace, recipe, **train)
+    status, _, err = run_stage(workspace)
+    said = [line for line in err.splitlines() if line.startswith("train: ")]
+    assert status == 2
+    assert len(said) == 1
+    assert named in said[0]
+    assert "Traceback" not in err
+    assert [path.name for path in (workspace / "model").iterdir()] == ["model.keras"]
+    assert (workspace / "model" / "model.keras").read_text() == "the model before"
+
+
+def test_it_never_reads_the_test_images(workspace: Path) -> None:
+    # The workspace has none: reading them would fail.
+    assert not list((workspace / "data" / "split").glob("test_*"))
+    stages = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
+    assert not [dep for dep in stages["train"]["deps"] if "test" in dep]
