@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 from uuid import UUID
 
 import httpx
@@ -16,11 +16,8 @@ from prefect.artifacts import (
 )
 
 from flows.stages import StageResult, parse_progress
-from tasks.files import read_json
+from flows.summary import headline, read_metrics, read_receipt, report_text
 
-METRICS = Path("evaluation/metrics.json")
-REPORT = Path("evaluation/report.html")
-RECEIPT = Path("release/receipt.json")
 UPDATE_SECONDS = 2.0
 
 
@@ -59,33 +56,10 @@ def record_results(results: Sequence[StageResult], folder: Path) -> None:
     """Create the artifacts `stages`, `metrics` and `report`; the last two where the run has an evaluation."""
     rows = [{"stage": r.name, "outcome": str(r.outcome), "seconds": round(r.seconds, 1)} for r in results]
     create_table_artifact(table=rows, key="stages", description="What became of each stage")
-    if not (folder / METRICS).exists():
+    metrics = read_metrics(folder)
+    if not metrics:
         return
-    metrics = read_json(folder / METRICS)
-    receipt = read_json(folder / RECEIPT) if (folder / RECEIPT).exists() else {}
     table = [{"metric": name, "value": value} for name, value in metrics.items()]
     create_table_artifact(table=table, key="metrics", description=headline(metrics))
-    create_markdown_artifact(markdown=report_text(metrics, receipt, folder), key="report", description="The report")
-
-
-def headline(metrics: dict[str, Any]) -> str:
-    """Return top-1 with its interval, on how many images of what, as far as the metrics say so."""
-    if "top1" not in metrics:
-        return "no top-1 accuracy recorded"
-    text = f"top-1 {metrics['top1']:.2%}"
-    if "top1_low" in metrics and "top1_high" in metrics:
-        text += f" (95 % interval {metrics['top1_low']:.2%} to {metrics['top1_high']:.2%})"
-    if "images" in metrics and "dataset" in metrics:
-        text += f" on {metrics['images']:,} test images of {metrics['dataset']}"
-    return text
-
-
-def report_text(metrics: dict[str, Any], receipt: dict[str, Any], folder: Path) -> str:
-    """Return the report's headline and whereabouts as Markdown."""
-    lines = [f"# {headline(metrics)}", ""]
-    if (folder / REPORT).exists():
-        lines.append(f"- Report: `{folder / REPORT}`")
-    if "uri" in receipt:
-        lines.append(f"- Release: `{receipt['uri']}`{', the champion' if receipt.get('champion') else ''}")
-        lines.extend(f"- {sentence}" for sentence in receipt.get("verdict", []))
-    return "\n".join(lines) + "\n"
+    text = report_text(metrics, read_receipt(folder), folder)
+    create_markdown_artifact(markdown=text, key="report", description="The report")

@@ -6,8 +6,6 @@ from pathlib import Path
 from flows.command import Limits, OnLine, run_lines
 from flows.stages import DVC
 
-NOBODY = {"NAME": "retrain", "EMAIL": "retrain@localhost"}  # signs experiments where git knows no name
-
 
 class PushError(Exception):
     """Files did not arrive in DVC's remote."""
@@ -44,7 +42,8 @@ def missing_in_remote(folder: Path, *, forget: bool = False) -> list[str]:
     Raises:
         PushError: The remote cannot be asked, or this workspace lacks a folder's listing.
     """
-    from dvc.exceptions import DvcException  # noqa: PLC0415 - DVC takes a second to import
+    from botocore.exceptions import BotoCoreError  # noqa: PLC0415 - with DVC a second to import
+    from dvc.exceptions import DvcException  # noqa: PLC0415
     from dvc.repo import Repo  # noqa: PLC0415
     from dvc_data.hashfile.db import get_index  # noqa: PLC0415
     from dvc_data.hashfile.tree import Tree  # noqa: PLC0415
@@ -62,7 +61,7 @@ def missing_in_remote(folder: Path, *, forget: bool = False) -> list[str]:
                 get_index(remote).clear()
                 repo.drop_data_index()
             return missing
-    except (DvcException, OSError) as error:
+    except (BotoCoreError, DvcException, OSError) as error:
         raise PushError(f"DVC's remote cannot be asked: {' '.join(str(error).split())}") from error
 
 

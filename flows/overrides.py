@@ -10,7 +10,7 @@ from ruamel.yaml.error import YAMLError
 
 from tasks.errors import InputError
 from tasks.files import write_text
-from tasks.params import PARAMS_FILE, load_params, parse_params
+from tasks.params import PARAMS_FILE, Params, parse_params
 
 Overrides = Mapping[str, Any]
 
@@ -33,26 +33,39 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
     return values
 
 
+def preview(overrides: Overrides, path: Path = PARAMS_FILE) -> Params:
+    """Return the parameters as they would be; raises InputError like apply_overrides."""
+    return parse_params(YAML(typ="safe").load(_overridden(overrides, path)), str(path))
+
+
 def apply_overrides(overrides: Overrides, path: Path = PARAMS_FILE) -> bool:
     """Set dotted keys in params.yaml; return whether the file changed.
 
     Raises:
         InputError: params.yaml as it is or as it would be is not valid; the file is then untouched.
     """
-    if not overrides:
-        load_params(path)
-        return False
-    yaml = _round_trip()
+    preview(overrides, path)
+    text = _overridden(overrides, path)
+    changed = text != _read(path)
+    if changed:
+        write_text(path, text)
+    return changed
+
+
+def _overridden(overrides: Overrides, path: Path) -> str:
+    """Return the text of params.yaml with the values set; the text as it is where each has its value already."""
     before = _read(path)
+    yaml = _round_trip()
     try:
         document = yaml.load(before)
     except YAMLError as error:
         raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     changed = [_assign(document, key, value) for key, value in overrides.items()]
-    parse_params(YAML(typ="safe").load(_dump(yaml, document)), str(path))
-    if any(changed):
-        write_text(path, _dump(yaml, document))
-    return any(changed)
+    if not any(changed):
+        return before
+    stream = io.StringIO()
+    yaml.dump(document, stream)
+    return stream.getvalue()
 
 
 def _read(path: Path) -> str:
@@ -60,6 +73,8 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist; run from the repository's root") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not text in UTF-8") from error
 
 
 def _round_trip() -> YAML:
@@ -69,12 +84,6 @@ def _round_trip() -> YAML:
     yaml.width = 10_000
     yaml.indent(mapping=2, sequence=4, offset=2)
     return yaml
-
-
-def _dump(yaml: YAML, document: Any) -> str:
-    stream = io.StringIO()
-    yaml.dump(document, stream)
-    return stream.getvalue()
 
 
 def _assign(document: Any, key: str, value: Any) -> bool:

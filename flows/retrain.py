@@ -97,7 +97,9 @@ def push_to_remote() -> int:
 
 
 @flow(name="retrain", persist_result=False, log_prints=False)
-def retrain(overrides: dict[str, Any] | None = None, push_data: bool = True, save_run: bool = True) -> dict[str, str]:
+def retrain(
+    overrides: dict[str, Any] | None = None, push_data: bool = True, save_run: bool = True
+) -> list[StageResult]:
     """Retrain: bring every stage of dvc.yaml up to date, one after another.
 
     Running it twice is running it once: a stage with nothing new is left alone, and a run that was killed goes on
@@ -109,7 +111,7 @@ def retrain(overrides: dict[str, Any] | None = None, push_data: bool = True, sav
         save_run: Save a run that changed something as a DVC experiment under the flow run's name.
 
     Returns:
-        What became of each stage: `ran`, `unchanged` or `restored from an earlier run`.
+        What became of each stage.
 
     Raises:
         InputError: params.yaml is not valid, or another run is at work in this workspace.
@@ -125,4 +127,4 @@ def retrain(overrides: dict[str, Any] | None = None, push_data: bool = True, sav
             push_to_remote()
         if save_run and any(result.outcome is not Outcome.UNCHANGED for result in results):
             save_experiment(str(flow_run.get_name()), folder, get_run_logger().info)
-    return {result.name: str(result.outcome) for result in results}
+    return results

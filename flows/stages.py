@@ -20,6 +20,7 @@ ADVICE = (
     "To track the changes with git, run:",
     "To enable auto staging, run:",
     "Use `dvc push` to send your updates",
+    "Data and pipelines are up to date.",
     "Updating lock file ",
     "Generating lock file ",
     "\tgit add ",
@@ -102,11 +103,12 @@ def run_stage(
         StageError: The stage failed or took too long.
     """
     start = time.monotonic()
-    seen: list[str] = []
+    outcomes: list[Outcome] = []
 
     def watch(line: str) -> None:
-        seen.extend([line] if _outcome(name, line) else [])
-        if line and not line.startswith(ADVICE):
+        if outcome := _outcome(name, line):
+            outcomes.append(outcome)
+        elif line and not line.startswith(ADVICE):
             on_line(line)
 
     try:
@@ -119,8 +121,7 @@ def run_stage(
     except BaseException:
         restore(name, folder, on_line)
         raise
-    outcome = next(filter(None, (_outcome(name, line) for line in reversed(seen))), Outcome.RAN)
-    return StageResult(name, outcome, time.monotonic() - start)
+    return StageResult(name, outcomes[-1] if outcomes else Outcome.RAN, time.monotonic() - start)
 
 
 def restore(name: str, folder: Path, on_line: OnLine) -> None:

@@ -1,0 +1,48 @@
+# Each target is a line or two that a person could type; `make` alone lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help run test bench lint up down deploy environment
+
+PYTHON := .venv/bin/python
+# Written last: an environment whose installation was cut off has none.
+STAMP := .venv/complete
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+
+run: environment ## data → trained, evaluated, published model; SET="train.recipe=seed train.seed=1" sets parameters
+	@set -f; $(PYTHON) -m flows.run --set $${SET:-}
+
+test: lint ## linter, formatter, types, then every test
+	@$(PYTHON) -m pytest
+
+lint: environment ## linter, formatter and type checker
+	@.venv/bin/ruff check && .venv/bin/ruff format --check && .venv/bin/mypy
+
+bench: environment ## measure it, side by side
+	@$(PYTHON) -m benchmarks
+
+up: environment ## start S3, Prefect with its UI, and a worker on this machine
+	@$(PYTHON) -m infra.local up
+
+down: environment ## stop them; their data stays under .local/
+	@$(PYTHON) -m infra.local down
+
+deploy: environment ## register prefect.yaml's deployment with the Prefect server of `make up`
+	@variables=$$($(PYTHON) -m infra.local env) && eval "$$variables" && .venv/bin/prefect --no-prompt deploy --all
+
+environment: $(STAMP)
+
+$(STAMP): requirements.lock
+	@for name in python3.13 python3.12 python3.11 python3 python; do \
+	  if $$name -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; \
+	  then python=$$name; break; fi; \
+	done; \
+	[ "$${python:-}" ] || { echo "make: no Python 3.11, 3.12 or 3.13 with venv on PATH; install one" >&2; exit 2; }; \
+	echo "making .venv with $$($$python --version), from requirements.lock: a few minutes, once"; \
+	rm -f $@; \
+	$$python -m venv --clear .venv; \
+	$(PYTHON) -m pip install --disable-pip-version-check --require-hashes -r requirements.lock | \
+	  awk '/Downloading .* MB/ { print; fflush() } /^Installing/ { print "Installing"; fflush() }'; \
+	touch $@

@@ -1,0 +1,66 @@
+"""What came out of a run, in words: for the terminal, and for the report's artifact in Prefect's UI."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from flows.stages import StageResult
+from tasks.files import read_json
+from tasks.progress import format_duration
+
+METRICS = Path("evaluation/metrics.json")
+REPORT = Path("evaluation/report.html")
+RECEIPT = Path("release/receipt.json")
+NEXT = (
+    (".venv/bin/python -m tasks.predict IMAGE.png", "what is on your own image"),
+    (".venv/bin/python -m tasks.registry list", "the releases and which is champion"),
+    ("make up deploy", "Prefect's UI, the schedule, runs from a button"),
+)
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """Return evaluation/metrics.json; nothing where there is no evaluation."""
+    return dict(read_json(folder / METRICS)) if (folder / METRICS).exists() else {}
+
+
+def read_receipt(folder: Path) -> dict[str, Any]:
+    """Return release/receipt.json; nothing where there is no release."""
+    return dict(read_json(folder / RECEIPT)) if (folder / RECEIPT).exists() else {}
+
+
+def headline(metrics: dict[str, Any]) -> str:
+    """Return top-1 with its interval, on how many images of what, as far as the metrics say so."""
+    if "top1" not in metrics:
+        return "no top-1 accuracy recorded"
+    text = f"top-1 {metrics['top1']:.2%}"
+    if "top1_low" in metrics and "top1_high" in metrics:
+        text += f" (95 % interval {metrics['top1_low']:.2%} to {metrics['top1_high']:.2%})"
+    if "images" in metrics and "dataset" in metrics:
+        text += f" on {metrics['images']:,} test images of {metrics['dataset']}"
+    return text
+
+
+def report_text(metrics: dict[str, Any], receipt: dict[str, Any], folder: Path) -> str:
+    """Return the report's headline and whereabouts as Markdown."""
+    lines = [f"# {headline(metrics)}", ""]
+    if (folder / REPORT).exists():
+        lines.append(f"- Report: `{folder / REPORT}`")
+    if "uri" in receipt:
+        lines.append(f"- Release: `{receipt['uri']}`{', the champion' if receipt.get('champion') else ''}")
+        lines.extend(f"- {sentence}" for sentence in receipt.get("verdict", []))
+    return "\n".join(lines) + "\n"
+
+
+def summary(results: Sequence[StageResult], folder: Path) -> str:
+    """Return the end of `make run`: each stage, the headline, where things are, and what to type next."""
+    lines = [""]
+    lines += [f"{r.name:<10} {r.outcome:<30} {format_duration(r.seconds):>7}" for r in results]
+    lines += ["", headline(read_metrics(folder))]
+    if (folder / REPORT).exists():
+        lines.append(f"report     {REPORT}")
+    receipt = read_receipt(folder)
+    if "uri" in receipt:
+        lines.append(f"release    {receipt['uri']}{' (champion)' if receipt.get('champion') else ''}")
+    width = max(len(command) for command, _ in NEXT)
+    lines += ["", "next:"] + [f"  {command:<{width}}  # {why}" for command, why in NEXT]
+    return "\n".join(lines)

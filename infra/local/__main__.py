@@ -1,0 +1,96 @@
+"""Start and stop the servers of this machine: S3, Prefect and a worker, all on loopback, all data under .local/.
+
+python -m infra.local up [--object-store-only]    # starts what is not running
+python -m infra.local status                      # what runs, and where
+python -m infra.local env                         # variables for a shell: eval "$(python -m infra.local env)"
+python -m infra.local down
+"""
+
+import argparse
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+from infra.local.object_store import ObjectStore
+from infra.local.prefect_server import PrefectServer
+from infra.local.worker import WORK_POOL, Worker
+from tasks.errors import InputError, run_command
+
+
+class Stack:
+    """The three servers of this workspace."""
+
+    def __init__(self) -> None:
+        self.object_store = ObjectStore()
+        self.prefect = PrefectServer()
+        self.worker = Worker(self.prefect, Path.cwd())
+
+    def up(self, *, object_store_only: bool = False) -> None:
+        """Start what is not running and say where everything is."""
+        print("starting the object store …", flush=True)
+        self.object_store.start()
+        if not object_store_only:
+            print("starting the Prefect server …", flush=True)
+            if self.prefect.start():
+                self.worker.stop()  # one that still runs knows the former server's address
+            print("starting the worker …", flush=True)
+            self.worker.start()
+        self.status()
+
+    def down(self) -> None:
+        """Stop what is running: the worker first, so that its run is told while the servers still listen."""
+        self.worker.stop()
+        self.prefect.stop()
+        self.object_store.stop()
+        self.status()
+
+    def status(self) -> None:
+        """Say what runs, and where."""
+        store = f"{self.object_store.endpoint} (S3)" if self.object_store.is_running() else ""
+        prefect = self.prefect.url if self.prefect.is_running() else ""
+        worker = f"work pool {WORK_POOL}" if self.worker.is_running() else ""
+        for name, where in (("object store", store), ("Prefect", prefect), ("worker", worker)):
+            print(f"{name:<13} {where or 'not running'}")
+
+    def env(self) -> None:
+        """Print the variables that reach the servers, as lines for a shell.
+
+        Raises:
+            InputError: None of them is running.
+        """
+        variables: dict[str, str] = {}
+        if self.object_store.is_running():
+            variables |= self.object_store.environment
+        if self.prefect.is_running():
+            variables |= self.prefect.environment
+        if not variables:
+            raise InputError("nothing is running here; start it with: make up")
+        for name, value in variables.items():
+            print(f"export {name}={shlex.quote(value)}")
+
+
+def main() -> None:
+    """Read the command's arguments and do as they say."""
+    parser = argparse.ArgumentParser(prog="python -m infra.local", description=__doc__.partition("\n")[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    up = commands.add_parser("up", help="start what is not running")
+    up.add_argument("--object-store-only", action="store_true", help="without Prefect and worker")
+    for name, text in (
+        ("down", "stop everything; the data stays"),
+        ("status", "say what runs, and where"),
+        ("env", "print variables for a shell"),
+    ):
+        commands.add_parser(name, help=text)
+    arguments = parser.parse_args()
+    stack = Stack()
+    actions: dict[str, Callable[[], None]] = {
+        "up": lambda: stack.up(object_store_only=arguments.object_store_only),
+        "down": stack.down,
+        "status": stack.status,
+        "env": stack.env,
+    }
+    run_command("infra.local", actions[arguments.command])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""A Prefect server with its UI on this machine, on loopback only, its database (SQLite) in one folder."""
+
+import os
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from infra.local.process import LOOPBACK, BackgroundProcess, free_port, locked
+from tasks.errors import InputError
+from tasks.files import read_json, write_json
+
+DEFAULT_FOLDER = Path(".local")
+USUAL_PORT = 4200
+START_SECONDS = 120.0  # the first start creates the database
+POLL_SECONDS = 0.2
+
+
+def prefect_environment(folder: Path = DEFAULT_FOLDER) -> dict[str, str]:
+    """Return the variables that keep Prefect's files in `folder` and Prefect silent about its users and itself."""
+    return {
+        "PREFECT_HOME": str(folder.absolute() / "prefect"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+        "DO_NOT_TRACK": "1",
+    }
+
+
+class PrefectServer:
+    """The server, with its log, process record and port under `folder/prefect`."""
+
+    def __init__(self, folder: Path = DEFAULT_FOLDER) -> None:
+        self.folder = folder
+        self._home = folder.absolute() / "prefect"
+        self._port = self._home / "port.json"
+        self._process = BackgroundProcess("server", self._home)
+
+    @property
+    def log(self) -> Path:
+        """What the server prints."""
+        return self._process.log
+
+    @property
+    def url(self) -> str:
+        """Address of the UI, as `http://127.0.0.1:4200`; raises InputError where it was never started."""
+        if not self._port.exists():
+            raise InputError(f"{self._port} does not exist: the Prefect server was never started")
+        return f"http://{LOOPBACK}:{read_json(self._port)}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables with which `prefect` and flows reach this server."""
+        return prefect_environment(self.folder) | {"PREFECT_API_URL": f"{self.url}/api"}
+
+    def is_running(self) -> bool:
+        """Return whether the recorded process lives and its API answers."""
+        return self._process.pid is not None and self._answers()
+
+    def start(self) -> bool:
+        """Start the server and wait until its API answers; return whether it had to be started.
+
+        Raises:
+            InputError: It does not come up; the text quotes its last words.
+        """
+        self._home.mkdir(parents=True, exist_ok=True)
+        self._home.chmod(0o700)
+        with locked(self._home / "server.lock"):
+            if self.is_running():
+                return False
+            self._process.stop()
+            last = [read_json(self._port)] if self._port.exists() else []
+            port = free_port(*last, USUAL_PORT)
+            write_json(self._port, port)
+            self._process.start(
+                [sys.executable, "-m", "prefect", "server", "start", "--host", LOOPBACK, "--port", str(port)],
+                clean_environment() | prefect_environment(self.folder),
+                self._home,
+            )
+            self._wait()
+            return True
+
+    def stop(self) -> bool:
+        """Stop the server; return whether it was running."""
+        return self._process.stop()
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while not self._answers():
+            if self._process.pid is None or time.monotonic() > deadline:
+                self._process.stop()
+                raise InputError(f"the Prefect server did not start; {self.log} ends: {self._process.last_words()}")
+            time.sleep(POLL_SECONDS)
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.url}/api/health", timeout=5) as answer:  # noqa: S310 - loopback HTTP
+                return bool(answer.status == 200)
+        except (urllib.error.URLError, TimeoutError, ConnectionError):
+            return False
+
+
+def clean_environment() -> dict[str, str]:
+    """Return this process's environment without another server's settings."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
