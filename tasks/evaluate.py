@@ -5,6 +5,7 @@
 
 import csv
 import hashlib
+import io
 import os
 import time
 from collections.abc import Sequence
@@ -161,8 +162,9 @@ def _evaluated(
 def _write(folder: Path, evaluated: Evaluated) -> None:
     write_json(folder / "metrics.json", dict(evaluated.metrics))
     write_json(folder / "per_class.json", measures.class_table(evaluated.classes, evaluated.confusion))
-    with (folder / "probabilities.npy").open("wb") as stream:
-        np.save(stream, evaluated.probabilities, allow_pickle=False)
+    buffer = io.BytesIO()  # written to a file, numpy's own error on a full disk does not say what happened
+    np.save(buffer, evaluated.probabilities, allow_pickle=False)
+    (folder / "probabilities.npy").write_bytes(buffer.getvalue())
     names = np.array(evaluated.classes, dtype=object)
     predicted = evaluated.probabilities.argmax(axis=1)
     confidence = evaluated.probabilities.max(axis=1)

@@ -82,7 +82,7 @@ Every test image counts once; nothing was chosen by looking at one.
 
 Binary accuracy counts each of the {{ classes | length }} outputs as a question of its own (Keras 2's accuracy under
 binary cross-entropy); an all-zero answer scores {{ (1 - 1 / (classes | length)) | percent }}.
-It is here for comparison with the seed notebook only.
+It is here for comparison with the original notebook only.
 
 ## Training
 

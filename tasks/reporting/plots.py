@@ -7,7 +7,7 @@ import numpy as np
 from markupsafe import Markup
 
 from tasks.reporting.metrics import Calibration, ClassScores, Counts
-from tasks.reporting.svg import Axes, element, join, line, picture, round_ticks, shorten, text
+from tasks.reporting.svg import Axes, element, line, picture, round_ticks, shorten, text
 
 Values = Sequence[float | None]
 
@@ -55,13 +55,20 @@ def confusion_picture(confusion: Counts, classes: Sequence[str]) -> Markup:
     """Draw a confusion matrix (C, C), rows actual; each cell's colour is its share of the row."""
     count = len(classes)
     cell, left, top = max(6.0, 400 / count), 86.0, 80.0
-    parts = []
-    for actual, row in enumerate(confusion):
-        for predicted, images in enumerate(row):
-            share = float(images / max(row.sum(), 1))
-            parts.append(
-                _cell(left + predicted * cell, top + actual * cell, cell, share, int(images), actual == predicted)
-            )
+    side, size = count * cell, {"width": cell - 1, "height": cell - 1}
+    parts = [element("rect", class_="cell", x=left, y=top, width=side, height=side)]
+    for actual, predicted in zip(*np.nonzero(confusion), strict=True):
+        share = confusion[actual, predicted] / confusion[actual].sum()
+        square = {
+            "x": left + predicted * cell + 0.5,
+            "y": top + actual * cell + 0.5,
+            "width": cell - 1,
+            "height": cell - 1,
+        }
+        # The square root lets the few percent of a confusion be seen beside the ninety of the diagonal.
+        opacity = round(float(np.sqrt(share)), 3)
+        class_ = "right" if actual == predicted else "wrong"
+        parts.append(element("rect", class_=class_, fill_opacity=str(opacity), **corner, **size))
     if count <= MOST_NUMBERED_CLASSES:
         parts += _cell_numbers(confusion, left, top, cell)
     if count <= MOST_NAMED_CLASSES:
@@ -70,20 +77,8 @@ def confusion_picture(confusion: Counts, classes: Sequence[str]) -> Markup:
             parts.append(text(left - 8, top + middle + 4, shorten(name, 11), anchor="end"))
             turn = f"translate({left + middle + 4:.2f} {top - 8:.2f}) rotate(-55)"
             parts.append(element("text", shorten(name, 11), transform=turn, class_="label"))
-    parts.append(text(left + count * cell / 2, top + count * cell + 22, "columns: predicted · rows: actual", "title"))
-    return picture(left + count * cell + 30, top + count * cell + 32, parts, "confusion matrix")
-
-
-def _cell(x: float, y: float, size: float, share: float, images: int, right: bool) -> Markup:
-    # The square root lets the few percent of a confusion be seen beside the ninety of the diagonal.
-    opacity = round(np.sqrt(share), 3) if images else 0.0
-    common = {"x": x + 0.5, "y": y + 0.5, "width": size - 1, "height": size - 1}
-    return join(
-        [
-            element("rect", class_="cell", **common),
-            element("rect", class_="right" if right else "wrong", fill_opacity=float(opacity), **common),
-        ]
-    )
+    parts.append(text(left + side / 2, top + side + 22, "columns: predicted · rows: actual", "title"))
+    return picture(left + side + 30, top + side + 32, parts, "confusion matrix")
 
 
 def _cell_numbers(confusion: Counts, left: float, top: float, cell: float) -> list[Markup]:

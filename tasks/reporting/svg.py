@@ -54,8 +54,13 @@ def shorten(name: str, letters: int) -> str:
 
 
 def round_ticks(low: float, high: float, count: int = 5, smallest: float = 0.0) -> list[float]:
-    """Return about `count` multiples of 1, 2 or 5 × 10ⁿ, at least `smallest` apart, that enclose low and high."""
-    span = (high - low) or abs(high) or 1.0
+    """Return about `count` multiples of 1, 2 or 5 × 10ⁿ, at least `smallest` apart, that enclose low and high.
+
+    Where the two are equal up to rounding, zero is enclosed too.
+    """
+    if high - low <= 1e-9 * max(abs(low), abs(high), 1e-3):
+        low, high = min(low, 0.0), max(high, 0.0)
+    span = high - low if high - low > 1e-12 else 1.0
     power = 10.0 ** math.floor(math.log10(span / count))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= span / count * 0.999)
     step = max(step, smallest)

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync.client import connect
+from websockets.sync.connection import Connection
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = (
@@ -44,7 +45,7 @@ class Page:
         requests: Addresses asked for so far, the page's own included.
     """
 
-    connection: ClientConnection
+    connection: Connection
     problems: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
     _last: int = 0
@@ -115,7 +116,7 @@ def chromium_page(program: str, profile: Path) -> Iterator[Page]:
         )
         try:
             port = _port(profile / "DevToolsActivePort", process)
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list", timeout=PATIENCE_SECONDS) as answer:  # noqa: S310
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list", timeout=PATIENCE_SECONDS) as answer:
                 target = next(tab for tab in json.load(answer) if tab["type"] == "page")
             with connect(target["webSocketDebuggerUrl"], max_size=None) as connection:
                 yield Page(connection)

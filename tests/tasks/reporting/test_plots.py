@@ -1,0 +1,73 @@
+"""Each chart is well-formed and shows what it was given."""
+
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from tasks.reporting import plots
+from tasks.reporting.metrics import Calibration, calibration, class_scores
+
+NAMES = ["ant", "bee", "cat & <dog>"]
+CONFUSION = np.array([[8, 1, 1], [0, 10, 0], [2, 3, 5]])
+
+
+def parse(markup: str) -> ElementTree.Element:
+    return ElementTree.fromstring(markup)  # noqa: S314  our own markup
+
+
+def having(svg: ElementTree.Element, class_: str) -> list[ElementTree.Element]:
+    return [part for part in svg.iter() if class_ in part.get("class", "").split()]
+
+
+def test_curves_draw_each_series_and_leave_gaps() -> None:
+    series: dict[str, list[float | None]] = {"train": [0.1, 0.5, 0.7, 0.9], "validation": [0.2, None, 0.6, 0.8]}
+    svg = parse(plots.curves([1, 2, 3, 4], series, "{:.0%}", chosen=3))
+    dots = [[dot for dot in having(svg, "dot") if f"series{number}" in dot.attrib["class"]] for number in (1, 2)]
+    assert [len(found) for found in dots] == [4, 3]
+    assert len([line for line in having(svg, "series2") if "series" in line.attrib["class"].split()]) == 3
+    assert len(having(svg, "chosen")) == 1
+
+
+def test_a_single_epoch_can_be_drawn() -> None:
+    svg = parse(plots.curves([1], {"learning rate": [0.1]}, "{:g}", chosen=None))
+    assert len(having(svg, "dot")) == 1
+
+
+def test_confusion_numbers_are_all_there_and_rows_are_actual() -> None:
+    svg = parse(plots.confusion_picture(CONFUSION, NAMES))
+    assert [int(part.text or "") for part in having(svg, "number")] == CONFUSION.ravel().tolist()
+    opacity = [float(part.attrib["fill-opacity"]) for part in having(svg, "wrong")]
+    assert opacity == pytest.approx([np.sqrt(x) for x in (0.1, 0.1, 0.2, 0.3)], abs=1e-2)
+    assert [part.text for part in having(svg, "label")][::2] == ["ant", "bee", "cat & <dog>"]
+
+
+@pytest.mark.parametrize("classes", [2, 30, 200])
+def test_confusion_of_any_number_of_classes(classes: int) -> None:
+    names = [f"class {index}" for index in range(classes)]
+    text = plots.confusion_picture(np.eye(classes, dtype=int), names)
+    assert len(having(parse(text), "right")) == classes
+    assert len(text) < 40_000, "cells without images take no space in a large matrix"
+
+
+def test_reliability_bars_stand_at_their_accuracy() -> None:
+    probabilities = np.array([[0.6, 0.4], [0.3, 0.7], [0.9, 0.1]], np.float32)
+    found: Calibration = calibration(probabilities, np.array([0, 0, 0], np.int32), bins=4)
+    svg = parse(plots.reliability_diagram(found))
+    bars = [bar for bar in having(svg, "bar") if "faint" not in bar.attrib["class"]]
+    assert [float(bar.attrib["height"]) / 262 for bar in bars] == pytest.approx([0.5, 1.0])
+    assert bars[0][0].text == "2 images, confidence 65.0%, accuracy 50.0%"
+
+
+def test_class_scores_are_sorted_by_f1() -> None:
+    svg = parse(plots.class_scores_picture(NAMES, class_scores(CONFUSION)))
+    labels = [part.text for part in having(svg, "label")]
+    assert [name for name in labels if name in NAMES] == ["cat & <dog>", "ant", "bee"]
+
+
+def test_interval_line_places_top1_between_its_bounds() -> None:
+    values = {"top1": 0.6, "top1_low": 0.5, "top1_high": 0.7}
+    svg = parse(plots.interval_line(values, classes=10))
+    (bar,), (dot,) = having(svg, "bar"), having(svg, "dot")
+    start, width = float(bar.attrib["x"]), float(bar.attrib["width"])
+    assert float(dot.attrib["cx"]) == pytest.approx(start + width / 2)

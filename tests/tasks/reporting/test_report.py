@@ -1,0 +1,164 @@
+"""The report: self-contained, escaped, and clean in a real browser on a desk, on a phone and on paper."""
+
+import dataclasses
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tasks.reporting.architecture import draw_architecture
+from tasks.reporting.architecture.summary import summary_text
+from tasks.reporting.metrics import calibration, confusion_matrix
+from tasks.reporting.report import Evaluated, confused_pairs, most_confident_mistakes, plain, render_report
+from tests.tasks.reporting.chromium import Page, chromium_page, find_chromium
+from tests.tasks.reporting.small_run import CLASSES, SHAPE, build_small_model, small_history, small_training
+
+IMAGES = 40
+NASTY = "<script>alert('x')</script>"
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Evaluated:
+    model, path = build_small_model(), tmp_path_factory.mktemp("model") / "architecture.png"
+    draw_architecture(model, path)
+    generator = np.random.default_rng(3)
+    images = generator.integers(0, 256, (IMAGES, *SHAPE), dtype=np.uint8)
+    labels = generator.integers(0, len(CLASSES), IMAGES).astype(np.int32)
+    probabilities = generator.dirichlet(np.ones(len(CLASSES)), IMAGES).astype(np.float32)
+    metrics = {
+        "top1": 0.4321, "top1_low": 0.4, "top1_high": 0.5, "top1_augmented": 0.45, "binary_accuracy": 0.7,
+        "log_loss": 1.1, "expected_calibration_error": 0.1, "macro_f1": 0.4, "images": IMAGES, "dataset": "cifar10",
+        "test_sha256": "f" * 64, "parameters": 283, "model_bytes": 12345,
+    }  # fmt: skip
+    counts = {name: {"total": IMAGES} for name in ("train", "validation", "test")}
+    split = {
+        "image_shape": SHAPE, "method": "stratified", "seed": 0, "counts": counts,
+        "content_sha256": {"test": "f" * 64}, "duplicates": {"across": {"train+test": 2, "train+validation": 0}},
+    }  # fmt: skip
+    return Evaluated(
+        metrics=metrics,
+        augmentation="mirror_and_shift",
+        classes=CLASSES,
+        images=images,
+        labels=labels,
+        probabilities=probabilities,
+        confusion=confusion_matrix(probabilities.argmax(axis=1), labels, len(CLASSES)),
+        calibration=calibration(probabilities, labels, 15),
+        split=split,
+        training=small_training(),
+        history=small_history(),
+        model_picture=path.read_bytes(),
+        model_summary=summary_text(model),
+    )
+
+
+def test_nothing_is_loaded_from_outside(evaluated: Evaluated) -> None:
+    text = render_report(evaluated)
+    assert "default-src 'none'" in text
+    assert "<script" not in text
+    assert all(target.startswith("data:") for target in re.findall(r"""(?:src|href)=["']([^"']*)""", text))
+    assert "url(" not in text
+    assert "@import" not in text
+
+
+def test_equal_inputs_are_equal_text(evaluated: Evaluated) -> None:
+    assert render_report(evaluated) == render_report(evaluated)
+
+
+def test_names_from_outside_are_escaped(evaluated: Evaluated) -> None:
+    training = {**evaluated.training, "recipe": NASTY}
+    text = render_report(dataclasses.replace(evaluated, classes=(NASTY, "b", "c"), training=training))
+    assert NASTY not in text
+    assert "<script" not in text
+
+
+def test_the_page_tells_data_recipe_and_lineage(evaluated: Evaluated) -> None:
+    text = render_report(evaluated)
+    for fact in (
+        "f" * 64,
+        "3" * 64,
+        "model.widths",
+        "64, 256, 256",
+        "stratified",
+        "across train and test",
+        "95.00\u00a0%",
+    ):
+        assert fact in text
+    assert "across train and validation" not in text, "counts of zero say nothing"
+
+
+def test_a_faultless_model_has_no_mistakes_to_show(evaluated: Evaluated) -> None:
+    right = np.eye(len(CLASSES), dtype=np.float32)[evaluated.labels]
+    confusion = confusion_matrix(evaluated.labels, evaluated.labels, len(CLASSES))
+    text = render_report(dataclasses.replace(evaluated, probabilities=right, confusion=confusion))
+    assert text.count("every test image was answered rightly") == 2
+
+
+def test_one_epoch_can_be_shown(evaluated: Evaluated) -> None:
+    render_report(dataclasses.replace(evaluated, history=small_history(1)))
+
+
+def test_most_confident_mistakes_by_hand() -> None:
+    probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.3, 0.7], [0.3, 0.7]], np.float32)
+    labels = np.array([0, 1, 0, 0, 0], np.int32)
+    assert most_confident_mistakes(labels, probabilities, 3).tolist() == [2, 1, 3]
+
+
+def test_confused_pairs_are_the_most_frequent_first(evaluated: Evaluated) -> None:
+    confusion = np.array([[5, 0, 5], [9, 1, 0], [0, 0, 4]])
+    pairs = list(confused_pairs(dataclasses.replace(evaluated, confusion=confusion)))
+    assert pairs == [("green", "red", 9, 0.9), ("red", "blue", 5, 0.5)]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(True, "yes"), (None, "none"), (1024, "1,024"), (0.00133, "0.00133"), ([1, 2.5], "1, 2.5")]
+)
+def test_plain_values(value: object, text: str) -> None:
+    assert plain(value) == text
+
+
+@pytest.fixture
+def page(evaluated: Evaluated, tmp_path: Path) -> Iterator[Page]:
+    program = find_chromium()
+    if program is None:
+        pytest.skip("no Chromium on PATH")
+    (tmp_path / "report.html").write_text(render_report(evaluated), encoding="utf-8")
+    with chromium_page(program, tmp_path / "profile") as opened:
+        yield opened
+
+
+@pytest.mark.chromium
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_page_is_clean_in_a_browser(page: Page, tmp_path: Path, width: int) -> None:
+    page.open(tmp_path / "report.html", width)
+    assert page.evaluate("document.querySelector('[data-metric=top1]').innerText") == "43.21\u00a0%"
+    assert page.evaluate("document.documentElement.scrollWidth") <= width, "nothing sticks out sideways"
+    broken = "[...document.images].filter(image => !image.complete || !image.naturalWidth).length"
+    assert page.evaluate("document.images.length") > 5
+    assert page.evaluate(broken) == 0
+    style = "getComputedStyle(document.querySelector('.mistakes img')).imageRendering"
+    assert page.evaluate(style) == "pixelated", "the style sheet is applied and test images are enlarged crisply"
+    own = (tmp_path / "report.html").as_uri()
+    assert [url for url in page.requests if url != own and not url.startswith("data:")] == []
+    assert page.problems == []
+
+
+@pytest.mark.chromium
+def test_the_page_prints_and_has_a_dark_side(page: Page, tmp_path: Path) -> None:
+    page.open(tmp_path / "report.html", 1280)
+    light = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    page.dark()
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") != light
+    assert page.pdf().startswith(b"%PDF")
+
+
+@pytest.mark.chromium
+def test_the_browser_would_have_seen_a_problem(page: Page, tmp_path: Path) -> None:
+    """The check above can fail: a page with a script and a foreign picture is caught."""
+    text = (tmp_path / "report.html").read_text()
+    foreign = "<script>console.error('x')</script><img src='http://127.0.0.1:9/x.png'></main>"
+    (tmp_path / "report.html").write_text(text.replace("</main>", foreign))
+    page.open(tmp_path / "report.html", 1280)
+    assert page.problems

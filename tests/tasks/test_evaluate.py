@@ -1,0 +1,258 @@
+"""The stage evaluate, on a small real model and real arrays: every image once, and bad input in one sentence."""
+
+import csv
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from tasks.data.arrays import load_arrays
+from tasks.errors import InputError
+from tasks.evaluate import evaluate
+from tasks.files import read_json, sha256_of, write_json
+from tasks.models.files import load_model, save_model
+from tasks.params import EvaluateParams
+from tests.tasks.reporting.small_run import CLASSES, SHAPE, build_small_model, write_model, write_split
+
+ROOT = Path(__file__).parents[2]
+IMAGES = 23  # batches of 8, 8 and 7
+PARAMS = EvaluateParams(batch_size=8)
+Damage = Callable[[Path], None]
+
+
+@pytest.fixture(scope="session")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("original")
+    write_split(folder / "data/split", IMAGES)
+    write_model(folder / "model", build_small_model())
+    return folder
+
+
+@pytest.fixture
+def workspace(original: Path, tmp_path: Path) -> Path:
+    """A folder of its own with data/split, model and params.yaml."""
+    shutil.copytree(original, tmp_path, dirs_exist_ok=True)
+    text = (ROOT / "params.yaml").read_text()
+    assert "batch_size: 500" in text
+    (tmp_path / "params.yaml").write_text(text.replace("batch_size: 500", "batch_size: 8"))
+    return tmp_path
+
+
+def run_stage(folder: Path, largest_file: int = resource.RLIM_INFINITY) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tasks.evaluate"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def run_here(folder: Path, params: EvaluateParams = PARAMS) -> dict[str, float]:
+    return evaluate(params, folder / "data/split", folder / "model", folder / "evaluation", folder / "runtime")
+
+
+def test_the_command_measures_every_test_image_once(workspace: Path) -> None:
+    result = run_stage(workspace)
+    assert result.returncode == 0, result.stderr
+    output, test = workspace / "evaluation", load_arrays(workspace / "data/split", "test")
+    names = {"metrics.json", "per_class.json", "probabilities.npy", "predictions.csv", "confusion.csv", "report.html"}
+    assert {path.name for path in output.iterdir()} == names
+
+    expected = load_model(workspace / "model/model.keras")(np.asarray(test.images), training=False).numpy()
+    probabilities = np.load(output / "probabilities.npy")
+    assert probabilities.dtype == np.float32
+    np.testing.assert_allclose(probabilities, expected, atol=1e-5)
+
+    metrics = read_json(output / "metrics.json")
+    assert metrics["images"] == IMAGES
+    assert metrics["top1"] == np.mean(expected.argmax(axis=1) == test.labels)
+    assert metrics["top1_low"] < metrics["top1"] < metrics["top1_high"]
+    assert metrics["test_sha256"] == read_json(workspace / "data/split/split.json")["content_sha256"]["test"]
+    assert metrics["model_bytes"] == (workspace / "model/model.keras").stat().st_size
+    assert metrics["parameters"] == build_small_model().count_params()
+
+    rows = list(csv.DictReader((output / "predictions.csv").open()))
+    assert [int(row["index"]) for row in rows] == list(range(IMAGES))
+    assert [row["actual"] for row in rows] == [CLASSES[label] for label in test.labels]
+    assert [row["predicted"] for row in rows] == [CLASSES[index] for index in expected.argmax(axis=1)]
+    assert np.mean([int(row["correct"]) for row in rows]) == pytest.approx(metrics["top1"])
+    assert len(list(csv.DictReader((output / "confusion.csv").open()))) == IMAGES
+    assert sum(row["images"] for row in read_json(output / "per_class.json").values()) == IMAGES
+
+    headline = f"{100 * metrics['top1']:.2f}"
+    assert f"top-1 {headline} %" in result.stdout
+    assert "[100.0%]" in result.stdout
+    assert headline in (output / "report.html").read_text()
+    assert read_json(workspace / "runtime/evaluate.json")["images_per_second"] > 0
+
+
+def test_metrics_are_flat_and_complete(workspace: Path) -> None:
+    metrics = run_here(workspace)
+    wanted = {
+        "top1", "top1_low", "top1_high", "top1_augmented", "binary_accuracy", "log_loss", "expected_calibration_error",
+        "macro_f1", "images", "dataset", "test_sha256", "parameters", "model_bytes",
+    }  # fmt: skip
+    assert set(metrics) == wanted
+    assert not any(isinstance(value, dict | list) for value in metrics.values())
+
+
+def test_two_runs_write_equal_bytes(workspace: Path) -> None:
+    run_here(workspace)
+    first = {path.name: sha256_of(path) for path in (workspace / "evaluation").iterdir()}
+    run_here(workspace)
+    assert {path.name: sha256_of(path) for path in (workspace / "evaluation").iterdir()} == first
+
+
+def test_the_batch_size_changes_nothing_but_rounding(workspace: Path) -> None:
+    answers = []
+    for size in (1, 7, IMAGES, 1000):
+        run_here(workspace, EvaluateParams(batch_size=size))
+        answers.append(np.load(workspace / "evaluation/probabilities.npy"))
+    for answer in answers[1:]:
+        np.testing.assert_allclose(answer, answers[0], atol=1e-5)
+
+
+def test_without_test_time_augmentation_both_top1_are_equal(workspace: Path) -> None:
+    metrics = run_here(workspace, EvaluateParams(batch_size=8, test_time_augmentation="none"))
+    assert metrics["top1_augmented"] == metrics["top1"]
+    assert 'data-metric="top1_augmented"' not in (workspace / "evaluation/report.html").read_text()
+
+
+def flip_a_byte(folder: Path) -> None:
+    path = folder / "model/model.keras"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def not_a_keras_file(folder: Path) -> None:
+    path = folder / "model/model.keras"
+    path.write_text("not a model")
+    record_hash(folder)
+
+
+def other_classes(folder: Path) -> None:
+    save_model(build_small_model(classes=5), folder / "model/model.keras")
+    record_hash(folder)
+
+
+def other_shape(folder: Path) -> None:
+    save_model(build_small_model((16, 10, 3)), folder / "model/model.keras")
+    record_hash(folder)
+
+
+def diverged(folder: Path) -> None:
+    model = build_small_model()
+    model.set_weights([np.full_like(weight, np.nan) for weight in model.get_weights()])
+    save_model(model, folder / "model/model.keras")
+    record_hash(folder)
+
+
+def record_hash(folder: Path) -> None:
+    path = folder / "model/training.json"
+    write_json(path, {**read_json(path), "model_sha256": sha256_of(folder / "model/model.keras")})
+
+
+def no_hash(folder: Path) -> None:
+    path = folder / "model/training.json"
+    write_json(path, {key: value for key, value in read_json(path).items() if key != "model_sha256"})
+
+
+def remove(name: str) -> Damage:
+    return lambda folder: (folder / name).unlink()
+
+
+def broken_json(folder: Path) -> None:
+    (folder / "model/training.json").write_text("{")
+
+
+def another_test_image(folder: Path) -> None:
+    path = folder / "data/split/test_images.npy"
+    images = np.load(path)
+    images[3, 4, 5] ^= 1
+    np.save(path, images)
+
+
+def no_test_images(folder: Path) -> None:
+    for name, shape, dtype in (("images", (0, *SHAPE), np.uint8), ("labels", (0,), np.int32)):
+        np.save(folder / f"data/split/test_{name}.npy", np.empty(shape, dtype))
+
+
+BAD_INPUT: dict[str, tuple[Damage, str]] = {
+    "one byte altered": (flip_a_byte, r"model\.keras was altered"),
+    "not a Keras file": (not_a_keras_file, r"model\.keras is not a Keras model"),
+    "other classes": (other_classes, r"model\.keras knows 5 classes, but 3 are in split\.json"),
+    "other image shape": (other_shape, r"takes images of 16×10×3, but the test images have 12×10×3"),
+    "diverged": (diverged, r"not probabilities"),
+    "hash not recorded": (no_hash, r"run it again"),
+    "no model": (remove("model/model.keras"), r"model\.keras does not exist; run the stage train"),
+    "no picture": (remove("model/architecture.png"), r"architecture\.png does not exist"),
+    "no training record": (remove("model/training.json"), r"training\.json does not exist"),
+    "training record broken": (broken_json, r"training\.json is not JSON"),
+    "test image altered": (another_test_image, r"not the ones that split\.json records"),
+    "no test images": (no_test_images, r"has no test images"),
+    "no split record": (remove("data/split/split.json"), r"split\.json does not exist"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_input_is_one_sentence_and_leaves_the_last_evaluation_alone(workspace: Path, case: str) -> None:
+    damage, sentence = BAD_INPUT[case]
+    (workspace / "evaluation").mkdir()
+    (workspace / "evaluation/metrics.json").write_text("earlier")
+    damage(workspace)
+    with pytest.raises(InputError, match=sentence):
+        run_here(workspace)
+    assert (workspace / "evaluation/metrics.json").read_text() == "earlier"
+    assert [path.name for path in (workspace / "evaluation").iterdir()] == ["metrics.json"]
+
+
+def test_the_command_ends_with_status_2_and_no_traceback(workspace: Path) -> None:
+    flip_a_byte(workspace)
+    result = run_stage(workspace)
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+    sentence = result.stderr.strip().splitlines()[-1]
+    assert sentence.startswith("evaluate: model/model.keras was altered")
+    assert not (workspace / "evaluation").exists()
+
+
+@pytest.mark.parametrize("room", [50, 450, 20_000])
+def test_a_quota_that_is_full_ends_with_a_sentence_and_the_last_evaluation(workspace: Path, room: int) -> None:
+    (workspace / "evaluation").mkdir()
+    (workspace / "evaluation/metrics.json").write_text("earlier")
+    result = run_stage(workspace, largest_file=room)
+    assert result.returncode == 2, result.stderr
+    assert result.stderr.strip().splitlines()[-1].startswith("evaluate: File too large")
+    assert "Traceback" not in result.stderr
+    assert (workspace / "evaluation/metrics.json").read_text() == "earlier"
+    assert {path.name for path in workspace.iterdir()} == {"data", "model", "evaluation", "params.yaml"}
+
+
+def test_single_images_get_the_recorded_probabilities(workspace: Path) -> None:
+    run_here(workspace)
+    recorded = np.load(workspace / "evaluation/probabilities.npy")
+    model: keras.Model = load_model(workspace / "model/model.keras")
+    for image, expected in zip(load_arrays(workspace / "data/split", "test").images, recorded, strict=True):
+        np.testing.assert_allclose(model.predict_on_batch(np.asarray(image[None]))[0], expected, atol=1e-5)
+
+
+def test_the_report_of_digits_says_so_first(tmp_path: Path, original: Path) -> None:
+    write_split(tmp_path / "data/split", IMAGES, dataset="digits")
+    shutil.copytree(original / "model", tmp_path / "model")
+    run_here(tmp_path)
+    text = (tmp_path / "evaluation/report.html").read_text()
+    assert "These are handwritten digits, not CIFAR-10." in text
+    assert text.index("These are handwritten digits") < text.index('data-metric="top1"')
+    assert json.loads((tmp_path / "evaluation/metrics.json").read_text())["dataset"] == "digits"
