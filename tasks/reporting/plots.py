@@ -59,12 +59,7 @@ def confusion_picture(confusion: Counts, classes: Sequence[str]) -> Markup:
     parts = [element("rect", class_="cell", x=left, y=top, width=side, height=side)]
     for actual, predicted in zip(*np.nonzero(confusion), strict=True):
         share = confusion[actual, predicted] / confusion[actual].sum()
-        square = {
-            "x": left + predicted * cell + 0.5,
-            "y": top + actual * cell + 0.5,
-            "width": cell - 1,
-            "height": cell - 1,
-        }
+        corner = {"x": left + predicted * cell + 0.5, "y": top + actual * cell + 0.5}
         # The square root lets the few percent of a confusion be seen beside the ninety of the diagonal.
         opacity = round(float(np.sqrt(share)), 3)
         class_ = "right" if actual == predicted else "wrong"
