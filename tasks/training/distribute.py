@@ -43,6 +43,6 @@ def _split_cpu(count: int) -> int:
 def _over(devices: list[str]) -> tf.distribute.Strategy:
     if len(devices) == 1:
         return tf.distribute.OneDeviceStrategy(devices[0])
-    # GPUs sum by NCCL, TensorFlow's choice; logical CPUs on one device, which no other strategy in the process disturbs.
+    # GPUs sum by NCCL, TensorFlow's choice; logical CPUs on one device, out of the way of other strategies.
     on_cpu = devices[0].startswith("CPU")
     return tf.distribute.MirroredStrategy(devices, tf.distribute.ReductionToOneDevice() if on_cpu else None)

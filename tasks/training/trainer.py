@@ -132,6 +132,13 @@ class Trainer:
             result.best_epoch = best_epoch(_losses(result.history))
         return result
 
+    def train_one_epoch(self) -> dict[str, float]:
+        """Run the next epoch's steps and nothing else; return its mean loss and top-1 (for measuring)."""
+        if not hasattr(self, "_training_data"):
+            self._training_data = self._resident(self.training)
+        steps = int(self.optimizer.iterations.numpy())
+        return self._train_epoch(steps // self.steps_per_epoch, Result([], 0, steps))
+
     def evaluate(self, samples: Samples) -> dict[str, float]:
         """Return `loss`, `top1` and `binary_accuracy` over all samples, every one counted once."""
         return self._evaluate(self._resident(samples), len(samples.labels))
