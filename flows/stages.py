@@ -75,7 +75,8 @@ def read_stages(folder: Path) -> list[str]:
 
     try:
         with Repo(str(folder)) as repo:
-            return [stage.addressing for stage in plan_repro(repo.index.graph) if stage.cmd]
+            root = Path(repo.root_dir)
+            return [_address(stage.path, stage.name, root) for stage in plan_repro(repo.index.graph) if stage.cmd]
     except DvcException as error:
         raise InputError(f"DVC cannot read {folder / 'dvc.yaml'}: {' '.join(str(error).split())}") from error
 
@@ -126,8 +127,9 @@ def run_stage(
 
 def restore(name: str, folder: Path, on_line: OnLine) -> None:
     """Put back the outputs that dvc.lock records for a stage; a stage that never succeeded has none."""
-    lock = folder / "dvc.lock"
-    if lock.exists() and re.search(rf"^  {re.escape(name)}:$", lock.read_text(encoding="utf-8"), re.MULTILINE):
+    file, _, key = name.rpartition(":")
+    lock = (folder / (file or "dvc.yaml")).with_name("dvc.lock")
+    if lock.exists() and re.search(rf"^  {re.escape(key)}:$", lock.read_text(encoding="utf-8"), re.MULTILINE):
         finished = run_lines([*DVC, "checkout", "--quiet", "--force", name], folder, lambda _: None)
         if finished.status != 0:
             on_line(f"the former outputs of {name} could not be put back: {' '.join(finished.lines)}")
@@ -137,6 +139,12 @@ def parse_progress(line: str) -> tuple[float, str] | None:
     """Return the percentage and the text of a line like `[ 37.5%] epoch 4/10 …`; None for any other line."""
     match = SHARE.match(line)
     return (float(match[1]), match[2]) if match else None
+
+
+def _address(file: str, name: str, root: Path) -> str:
+    """Return how `dvc repro` calls a stage: its name, after its file where that is not the project's own dvc.yaml."""
+    relative = Path(file).relative_to(root)
+    return name if relative == Path("dvc.yaml") else f"{relative}:{name}"
 
 
 def _outcome(name: str, line: str) -> Outcome | None:

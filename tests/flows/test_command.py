@@ -1,0 +1,95 @@
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flows.command import CommandTimeoutError, Limits, run_lines
+from infra.process_group import group_lives
+from tests.fixtures.dvc_project import REPOSITORY
+
+# A leader that starts a child, says so, and waits for it; the child outlives a leader that is killed alone.
+FAMILY = [
+    sys.executable,
+    "-c",
+    "import subprocess, sys; "
+    "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']); "
+    "print('started', child.pid, flush=True); child.wait()",
+]
+
+
+def test_lines_come_while_the_command_runs(tmp_path: Path) -> None:
+    script = "import sys, time; print('first'); sys.stderr.write('second\\n'); time.sleep(600)"
+    seen: list[str] = []
+
+    def on_line(line: str) -> None:
+        seen.append(line)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_lines([sys.executable, "-c", script], tmp_path, on_line)
+    assert sorted(seen) == ["first", "second"]
+
+
+def test_status_and_last_lines_are_kept(tmp_path: Path) -> None:
+    script = "print(*range(100), sep='\\n'); raise SystemExit(3)"
+    finished = run_lines([sys.executable, "-c", script], tmp_path, lambda _: None)
+    assert finished.status == 3
+    assert finished.lines[-1] == "99"
+    assert len(finished.lines) < 100
+
+
+def test_own_python_comes_first_on_path(tmp_path: Path) -> None:
+    seen: list[str] = []
+    run_lines(["sh", "-c", "command -v python"], tmp_path, seen.append)
+    assert seen == [str(Path(sys.executable).parent / "python")]
+
+
+def test_timeout_ends_the_whole_group(tmp_path: Path) -> None:
+    groups: list[int] = []
+    with pytest.raises(CommandTimeoutError, match="longer than 1 s"):
+        run_lines(FAMILY, tmp_path, lambda _: None, Limits(1, 10), groups.append)
+    assert not group_lives(groups[0])
+
+
+def test_group_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
+    script = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up'); time.sleep(600)"
+    groups: list[int] = []
+    with pytest.raises(CommandTimeoutError):
+        run_lines([sys.executable, "-c", script], tmp_path, lambda _: None, Limits(1, 0.5), groups.append)
+    assert not group_lives(groups[0])
+
+
+def test_child_left_behind_with_the_output_open_is_stopped(tmp_path: Path) -> None:
+    script = f"import subprocess; subprocess.Popen([{sys.executable!r}, '-c', 'import time; time.sleep(600)'])"
+    groups: list[int] = []
+    finished = run_lines([sys.executable, "-c", script], tmp_path, lambda _: None, Limits(60, 0.5), groups.append)
+    assert finished.status == 0
+    assert not group_lives(groups[0])
+
+
+def test_sigterm_to_the_caller_leaves_no_orphan(tmp_path: Path) -> None:
+    caller = f"""
+import signal, sys
+from pathlib import Path
+from flows.command import run_lines
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+run_lines({FAMILY!r}, Path("."), print, on_start=lambda group: print("group", group, flush=True))
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-c", caller],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    group = int(process.stdout.readline().split()[1])
+    assert process.stdout.readline().startswith("started")
+    assert group_lives(group)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 143
+    assert not group_lives(group)

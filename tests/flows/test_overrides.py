@@ -1,0 +1,99 @@
+import shutil
+from pathlib import Path
+
+import pytest
+
+from flows.overrides import apply_overrides, parse_assignments, preview
+from tasks.errors import InputError
+from tasks.params import load_params
+from tests.fixtures.dvc_project import REPOSITORY
+
+
+@pytest.fixture
+def params(tmp_path: Path) -> Path:
+    return Path(shutil.copy(REPOSITORY / "params.yaml", tmp_path / "params.yaml"))
+
+
+def test_only_the_named_value_changes_and_comments_stay(params: Path) -> None:
+    before = params.read_text().splitlines()
+    assert apply_overrides({"train.recipe": "seed"}, params)
+    after = params.read_text().splitlines()
+    different = [(old, new) for old, new in zip(before, after, strict=True) if old != new]
+    assert different == [("  recipe: fast # a name under recipes", "  recipe: seed # a name under recipes")]
+
+
+@pytest.mark.parametrize("overrides", [{}, {"train.recipe": "fast", "split.validation_fraction": 0.1}])
+def test_same_values_leave_the_file_alone(params: Path, overrides: dict[str, object]) -> None:
+    before, moment = params.read_bytes(), params.stat().st_mtime_ns
+    assert not apply_overrides(overrides, params)
+    assert (params.read_bytes(), params.stat().st_mtime_ns) == (before, moment)
+
+
+def test_list_may_become_one_address(params: Path) -> None:
+    assert apply_overrides({"download.url": "file:///data/archive.tar.gz"}, params)
+    assert load_params(params).download.url == ("file:///data/archive.tar.gz",)
+
+
+def test_number_and_truth_are_not_confused(params: Path) -> None:
+    apply_overrides({"recipes.fast.drop_last": False}, params)
+    assert "drop_last: false" in params.read_text()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ({"train.recipy": "seed"}, r"train\.recipy"),
+        ({"trian.recipe": "seed"}, r"no section trian"),
+        ({"seed": 1}, r"seed"),
+        ({"split.seed.value": 1}, r"split\.seed\.value"),
+        ({"split.validation_fraction": 1}, r"split\.validation_fraction = 1"),
+        ({"train.recipe": "slow"}, r"'slow' is not one of"),
+    ],
+)
+def test_bad_value_is_named_and_the_file_untouched(params: Path, overrides: dict[str, object], words: str) -> None:
+    before = params.read_bytes()
+    with pytest.raises(InputError, match=words):
+        apply_overrides(overrides, params)
+    assert params.read_bytes() == before
+
+
+def test_bad_file_is_refused_even_without_overrides(params: Path) -> None:
+    params.write_text(params.read_text().replace("  recipe: fast", "  recipee: fast"))
+    with pytest.raises(InputError, match="recipee"):
+        apply_overrides({}, params)
+
+
+@pytest.mark.parametrize("content", [b"", b"- a\n", b"a: [\n", b"\xff\xfe\x00"])
+def test_file_that_holds_no_parameters_is_refused(params: Path, content: bytes) -> None:
+    params.write_bytes(content)
+    with pytest.raises(InputError, match=r"params\.yaml"):
+        apply_overrides({"train.seed": 1}, params)
+
+
+def test_preview_writes_nothing(params: Path) -> None:
+    before = params.read_bytes()
+    assert preview({"train.seed": 7}, params).train.seed == 7
+    assert params.read_bytes() == before
+
+
+def test_assignments_are_yaml() -> None:
+    words = [
+        "train.recipe=seed",
+        "split.seed=2",
+        "download.url=file:///a=b",
+        "recipes.fast.drop_last=false",
+        "x=[1, 2]",
+    ]
+    assert parse_assignments(words) == {
+        "train.recipe": "seed",
+        "split.seed": 2,
+        "download.url": "file:///a=b",
+        "recipes.fast.drop_last": False,
+        "x": [1, 2],
+    }
+
+
+@pytest.mark.parametrize(("word", "text"), [("train.recipe", "KEY=VALUE"), ("=3", "KEY=VALUE"), ("a=[", "not YAML")])
+def test_bad_assignment_is_named(word: str, text: str) -> None:
+    with pytest.raises(InputError, match=text):
+        parse_assignments([word])

@@ -1,0 +1,81 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flows.workspace import LOCK_FILE, exclusive_workspace
+from infra.process_group import birth_of, group_lives
+from tasks.errors import InputError
+from tests.fixtures.dvc_project import REPOSITORY
+
+HOLDER = """
+import subprocess, sys, time
+from pathlib import Path
+from flows.workspace import exclusive_workspace
+with exclusive_workspace(Path(".")) as note_group:
+    stage = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+    note_group(stage.pid)
+    print(stage.pid, flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    (tmp_path / ".dvc").mkdir()
+    return tmp_path
+
+
+def hold(workspace: Path) -> tuple[subprocess.Popen[str], int]:
+    """Start another process that holds the workspace and runs a stage; return it and the stage's group."""
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, "-c", HOLDER]
+    process = subprocess.Popen(command, cwd=workspace, env=environment, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    return process, int(process.stdout.readline())
+
+
+def test_second_run_is_refused_at_once_and_the_next_one_stops_the_orphan(workspace: Path) -> None:
+    process, group = hold(workspace)
+    try:
+        with pytest.raises(InputError, match=f"process {process.pid}"), exclusive_workspace(workspace):
+            pytest.fail("two runs in one workspace")
+        assert group_lives(group)
+    finally:
+        process.kill()
+        process.wait()
+    assert group_lives(group)  # the killed run could not stop its stage
+    with exclusive_workspace(workspace):
+        assert not group_lives(group)
+
+
+def test_stale_note_stops_nobody(workspace: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True) as stranger:
+        path = workspace / LOCK_FILE
+        path.parent.mkdir(parents=True)
+        path.write_text(f'{{"run": 1, "group": {stranger.pid}, "birth": "another process that had this number"}}')
+        with exclusive_workspace(workspace):
+            assert birth_of(stranger.pid) is not None
+        stranger.kill()
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"run": 1}'])
+def test_note_that_was_cut_off_is_no_obstacle(workspace: Path, text: str) -> None:
+    (workspace / LOCK_FILE).parent.mkdir(parents=True)
+    (workspace / LOCK_FILE).write_text(text)
+    with exclusive_workspace(workspace):
+        pass
+
+
+def test_workspace_is_free_again_after_a_failure(workspace: Path) -> None:
+    with pytest.raises(ZeroDivisionError), exclusive_workspace(workspace):
+        _ = 1 / 0
+    with exclusive_workspace(workspace):
+        pass
+
+
+def test_folder_without_dvc_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="not a DVC project"), exclusive_workspace(tmp_path):
+        pass
