@@ -1,0 +1,174 @@
+import contextlib
+import json
+import os
+import shlex
+import socket
+import stat
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+
+from infra.local.process import BackgroundProcess, free_port, is_free
+from infra.process_group import birth_of
+from tests.fixtures.dvc_project import REPOSITORY
+
+SLEEP = [sys.executable, "-u", "-c", "print('up'); import time; time.sleep(600)"]
+
+
+def test_process_is_started_once_and_stopped(tmp_path: Path) -> None:
+    process = BackgroundProcess("sleeper", tmp_path)
+    process.start(SLEEP, os.environ, tmp_path)
+    pid = process.pid
+    assert pid is not None
+    assert os.getsid(pid) == pid  # out of reach of the terminal's Ctrl-C
+    again = BackgroundProcess("sleeper", tmp_path)  # as another command would find it
+    again.start(SLEEP, os.environ, tmp_path)
+    assert again.pid == pid
+    assert process.stop()
+    assert birth_of(pid) is None
+    assert not again.stop()
+
+
+def test_stale_record_stops_nobody(tmp_path: Path) -> None:
+    with subprocess.Popen(SLEEP, stdout=subprocess.DEVNULL) as stranger:
+        record = {"pid": stranger.pid, "birth": "another process that had this number"}
+        (tmp_path / "sleeper.json").write_text(json.dumps(record))
+        process = BackgroundProcess("sleeper", tmp_path)
+        assert process.pid is None
+        assert not process.stop()
+        assert birth_of(stranger.pid) is not None
+        stranger.kill()
+
+
+def test_last_words_are_the_logs_end(tmp_path: Path) -> None:
+    process = BackgroundProcess("speaker", tmp_path)
+    assert process.last_words() == "nothing"
+    (tmp_path / "speaker.log").write_text("one\ntwo\n\nthree\nfour\n")
+    assert process.last_words() == "two / three / four"
+
+
+def test_taken_port_is_not_chosen() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert not is_free(port)
+        assert free_port(port) != port
+    assert free_port(port) == port
+
+
+def infra_local(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "PREFECT_"))}
+    return subprocess.run(
+        [sys.executable, "-m", "infra.local", *arguments],
+        cwd=folder,
+        env=environment | {"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Yield a folder with a whole stack that runs."""
+    folder = tmp_path_factory.mktemp("stack")
+    up = infra_local(folder, "up")
+    try:
+        assert up.returncode == 0, up.stdout + up.stderr
+        yield folder
+    finally:
+        infra_local(folder, "down")
+
+
+def processes(folder: Path) -> dict[str, int]:
+    """Return the process ids of the stack by the path of their record."""
+    records = [path for path in folder.glob(".local/*/*.json") if path.name in {"server.json", "worker.json"}]
+    return {str(path.relative_to(folder)): json.loads(path.read_text())["pid"] for path in records}
+
+
+def variables(folder: Path) -> dict[str, str]:
+    """Return what `env` tells a shell to export."""
+    lines = infra_local(folder, "env").stdout.splitlines()
+    return dict(shlex.split(line.removeprefix("export "))[0].split("=", 1) for line in lines)
+
+
+def test_up_twice_starts_nothing_twice(stack: Path) -> None:
+    before = processes(stack)
+    assert len(before) == 3
+    again = infra_local(stack, "up")
+    assert again.returncode == 0, again.stderr
+    assert processes(stack) == before
+    assert "not running" not in again.stdout
+
+
+def test_env_reaches_the_servers(stack: Path) -> None:
+    found = variables(stack)
+    with urllib.request.urlopen(f"{found['PREFECT_API_URL']}/health") as answer:  # noqa: S310
+        assert answer.status == 200
+    client = boto3.client(
+        "s3",
+        endpoint_url=found["AWS_ENDPOINT_URL_S3"],
+        aws_access_key_id=found["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=found["AWS_SECRET_ACCESS_KEY"],
+        region_name=found["AWS_DEFAULT_REGION"],
+    )
+    assert [bucket["Name"] for bucket in client.list_buckets()["Buckets"]] == ["retrain"]
+
+
+def test_ui_is_served_and_nothing_counts_its_users(stack: Path) -> None:
+    address = variables(stack)["PREFECT_API_URL"].removesuffix("/api")
+    with urllib.request.urlopen(address) as answer:  # noqa: S310
+        assert b"<title>" in answer.read()
+    with urllib.request.urlopen(f"{address}/api/admin/settings") as answer:  # noqa: S310
+        assert json.load(answer)["server"]["analytics_enabled"] is False
+
+
+def test_everything_listens_on_loopback_only(stack: Path) -> None:
+    assert is_free_elsewhere(variables(stack)["PREFECT_API_URL"])
+    assert is_free_elsewhere(variables(stack)["AWS_ENDPOINT_URL_S3"])
+
+
+def is_free_elsewhere(address: str) -> bool:
+    """Return whether the port of an address can be bound on another loopback address: nobody holds 0.0.0.0."""
+    port = int(address.removesuffix("/api").rpartition(":")[2])
+    with socket.socket() as probe, contextlib.suppress(OSError):
+        probe.bind(("127.0.0.2", port))
+        return True
+    return False
+
+
+def test_secrets_are_for_their_owner_only(stack: Path) -> None:
+    assert stat.S_IMODE((stack / ".local/object_store.env").stat().st_mode) == 0o600
+    assert stat.S_IMODE((stack / ".local/prefect").stat().st_mode) == 0o700
+
+
+def test_down_and_up_keep_the_data_and_the_addresses(stack: Path) -> None:
+    before, pids = variables(stack), processes(stack)
+    down = infra_local(stack, "down")
+    assert down.returncode == 0, down.stderr
+    assert all(birth_of(pid) is None for pid in pids.values())
+    assert infra_local(stack, "down").returncode == 0
+    assert "not running" in infra_local(stack, "status").stdout
+    nothing = infra_local(stack, "env")
+    assert (nothing.returncode, nothing.stderr) == (
+        2,
+        "infra.local: nothing is running here; start it with: make up\n",
+    )
+    assert infra_local(stack, "up").returncode == 0
+    assert variables(stack) == before
+
+
+def test_object_store_can_be_alone(tmp_path: Path) -> None:
+    try:
+        up = infra_local(tmp_path, "up", "--object-store-only")
+        assert up.returncode == 0, up.stderr
+        assert len(processes(tmp_path)) == 1
+        assert "PREFECT_API_URL" not in variables(tmp_path)
+    finally:
+        assert infra_local(tmp_path, "down").returncode == 0
