@@ -6,19 +6,15 @@
 import csv
 import hashlib
 import io
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
-import keras
 import numpy as np
-import tensorflow as tf
 
+from tasks.quiet_tensorflow import keras, tf
 from tasks.data.arrays import Arrays, SplitRecord, load_arrays, load_split_record
 from tasks.errors import InputError, run_command
 from tasks.files import read_json, replaced_folder, sha256_of, write_json, write_text

@@ -6,13 +6,10 @@ python -m tasks.predict cat.jpg --model model        a model folder, a pulled re
 """
 
 import argparse
-import contextlib
 import csv
 import itertools
 import json
-import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,9 +138,9 @@ def load_champion(bucket: str | None, prefix: str | None) -> Classifier:
 
 def _load(file: Path, labels: tuple[str, ...]) -> Classifier:
     """Load a model and let it answer once, so that TensorFlow has said all that it says of the machine."""
-    with _quiet_stderr():
-        import tensorflow as tf  # noqa: PLC0415  takes seconds: only once the images were read
+    from tasks.quiet_tensorflow import held_back_stderr, tf  # noqa: PLC0415  takes seconds: only once images were read
 
+    with held_back_stderr():
         from tasks.models.files import load_model  # noqa: PLC0415
 
         tf.config.experimental.enable_tensor_float_32_execution(False)  # as evaluate does, for the same probabilities
@@ -158,29 +155,6 @@ def _load(file: Path, labels: tuple[str, ...]) -> Classifier:
         run = tf.function(lambda batch: network(batch, training=False), input_signature=signature)
         run(np.zeros((1, height, width, channels), np.uint8))
     return Classifier(str(file), labels, height, lambda batch: np.asarray(run(batch)))
-
-
-@contextlib.contextmanager
-def _quiet_stderr() -> Iterator[None]:
-    """Keep back what is written to file descriptor 2, and show it only before an unexpected error.
-
-    TensorFlow 2.21 logs a dozen lines from C++ while it starts, whatever TF_CPP_MIN_LOG_LEVEL says.
-    """
-    sys.stderr.flush()
-    shown = os.dup(2)
-    with tempfile.TemporaryFile() as kept:
-        os.dup2(kept.fileno(), 2)
-        try:
-            yield
-        except InputError:
-            raise
-        except BaseException:
-            kept.seek(0)
-            os.write(shown, kept.read())
-            raise
-        finally:
-            os.dup2(shown, 2)
-            os.close(shown)
 
 
 def _print_top(classifier: Classifier, predictions: Iterable[Prediction], count: int) -> None:

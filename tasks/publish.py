@@ -1,6 +1,5 @@
 """Publish the evaluated model as a release: immutable, complete or absent, and self-describing."""
 
-import os
 import shutil
 import tempfile
 import time
@@ -9,13 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
-import keras
 import numpy as np
-import tensorflow as tf
 from numpy.typing import NDArray
 
+from tasks.quiet_tensorflow import keras, tf
 from tasks.data.arrays import Images, SplitRecord, load_arrays, load_split_record
 from tasks.errors import InputError, run_command
 from tasks.files import read_json, replaced_folder, sha256_of, write_json, write_text

@@ -8,11 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
-import tensorflow as tf
 from dvclive import Live
 
+from tasks.quiet_tensorflow import keras, tf
 from tasks.data.arrays import Arrays, SplitRecord, load_arrays, load_split_record
 from tasks.errors import InputError, run_command
 from tasks.files import replaced_folder, sha256_of, write_json
@@ -72,7 +71,7 @@ def train(
         save_model(final, temporary / "model.keras")
         write_summary(final, temporary)
         draw_architecture(final, temporary / "architecture.png")
-        _write_facts(temporary, final, result, params, precision, record)
+        _write_facts(temporary, final, result, (params, recipe, precision), record)
     _write_runtime(result, strategy)
     folder.remove()
 
@@ -83,6 +82,7 @@ class HistoryWriter(keras.callbacks.Callback):
     def __init__(self, live: Live) -> None:
         super().__init__()
         self._live = live
+        self._live.step = 1  # epochs count from 1 wherever a person sees them
 
     def write(self, logs: dict[str, float]) -> None:
         """Log one epoch."""
@@ -152,14 +152,20 @@ def _in_float32(trainer: Trainer, record: SplitRecord, statistics: PixelStatisti
 
 
 def _write_facts(
-    folder: Path, model: keras.Model, result: Result, params: TrainParams, precision: str, record: SplitRecord
+    folder: Path,
+    model: keras.Model,
+    result: Result,
+    decided: tuple[TrainParams, Recipe, str],
+    record: SplitRecord,
 ) -> None:
-    """Write history.json and training.json."""
+    """Write history.json and training.json; `decided` are the parameters, the recipe and the precision."""
+    params, recipe, precision = decided
     best = result.history[result.best_epoch]
     write_json(folder / "history.json", {"columns": {name: [row[name] for row in result.history] for name in best}})
     validation = {name: best[f"validation_{name}"] for name in ("loss", "top1", "binary_accuracy")}
     training = {
         "recipe": params.recipe,
+        "recipe_parameters": recipe.model_dump(mode="json"),
         "seed": params.seed,
         "precision": precision,
         "epochs_run": len(result.history),

@@ -117,7 +117,7 @@ class Trainer:
             if self._finished(result.history):
                 break
             callbacks.on_epoch_begin(epoch)
-            logs = {"epoch": float(epoch), **self._train_epoch(epoch, result), **self._validate()}
+            logs = {"epoch": float(epoch + 1), **self._train_epoch(epoch, result), **self._validate()}
             result.history.append(logs)
             if best_epoch(_losses(result.history)) == epoch:
                 best = self.model.get_weights()

@@ -15,13 +15,11 @@ def trained_once(layer: keras.layers.Layer, values: np.ndarray) -> tuple[np.ndar
 
 
 def test_fused_batch_norm_is_that_of_keras() -> None:
-    for ours, theirs in zip(
-        trained_once(BatchNormalization(0.9, 1e-3), VALUES),
-        trained_once(keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-3), VALUES),
-        strict=True,
-    ):
-        for our, their in zip(ours, theirs, strict=True):
-            np.testing.assert_allclose(our, their, rtol=1e-4, atol=1e-5)
+    output, weights = trained_once(BatchNormalization(0.9, 1e-3), VALUES)
+    theirs = keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-3)
+    expected_output, expected_weights = trained_once(theirs, VALUES)
+    for ours, expected in zip([output, *weights], [expected_output, *expected_weights], strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_batch_norm_at_inference_uses_the_running_statistics() -> None:

@@ -21,10 +21,10 @@ def test_nesterov_sgd_follows_its_equations() -> None:
         optimizer.apply([keras.ops.cast(g, "float32") for g in gradients.values()])
         for name, gradient in gradients.items():
             factor = 4 if name == "beta" else 1
-            gradient = gradient + 0.01 / factor * expected[name]
-            velocity[name] = 0.9 * velocity[name] + gradient
+            total = gradient + 0.01 / factor * expected[name]
+            velocity[name] = 0.9 * velocity[name] + total
             rate = 0.0 if name == "bias" and step >= 2 else 0.1 * factor
-            expected[name] = expected[name] - rate * (gradient + 0.9 * velocity[name])
+            expected[name] = expected[name] - rate * (total + 0.9 * velocity[name])
     for variable, name in ((weight, "weight"), (beta, "beta"), (bias, "bias")):
         np.testing.assert_allclose(variable.numpy(), expected[name], rtol=1e-5)
 

@@ -1,0 +1,43 @@
+"""TensorFlow and Keras without their dozen start-up lines: `from tasks.quiet_tensorflow import keras, tf`, first.
+
+TensorFlow 2.21 logs from C++ while it is imported and while it looks for devices, whatever TF_CPP_MIN_LOG_LEVEL says.
+A stage's own sentence would drown in it.
+"""
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+__all__ = ["held_back_stderr", "keras", "tf"]
+
+NVIDIA_DRIVER = Path("/dev/nvidiactl")
+
+
+@contextlib.contextmanager
+def held_back_stderr() -> Iterator[None]:
+    """Keep back what is written to file descriptor 2, and show it only before an error."""
+    sys.stderr.flush()
+    shown = os.dup(2)
+    with tempfile.TemporaryFile() as kept:
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            kept.seek(0)
+            os.write(shown, kept.read())
+            raise
+        finally:
+            os.dup2(shown, 2)
+            os.close(shown)
+
+
+with held_back_stderr():
+    import keras
+    import tensorflow as tf
+
+    if not NVIDIA_DRIVER.exists():
+        # With a driver its words are wanted: they say why a GPU is not used.
+        tf.config.list_physical_devices()
