@@ -35,7 +35,7 @@ def test_an_unsound_checkpoint_is_reported_and_the_one_before_it_used(tmp_path: 
     newest = folder.save(checkpoint(2))
     data = bytearray(newest.read_bytes())
     data[200] ^= 1
-    newest.write_bytes({"cut": data[:100], "altered": data, "emptied": b""}[damage])
+    newest.write_bytes({"cut": bytes(data[:100]), "altered": bytes(data), "emptied": b""}[damage])
     loaded, problems = folder.load()
     assert loaded is not None
     assert loaded.epoch == 1
