@@ -1,7 +1,10 @@
 """What a finished run leaves for others: its data and models in DVC's remote, and an experiment in git."""
 
+import contextlib
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from flows.command import Limits, OnLine, run_lines
 from flows.stages import DVC
@@ -14,55 +17,70 @@ class PushError(Exception):
 def push(folder: Path, on_line: OnLine, limits: Limits | None = None) -> int:
     """Bring everything that dvc.lock names into DVC's remote; return how many files were missing there.
 
-    `dvc push` trusts its own notes of what it pushed before and says "up to date" of a bucket that has lost files. So
-    the remote itself is asked, before and after, and the notes are dropped where it disagrees with them.
+    `dvc push` trusts its own notes of what it pushed before, and takes a folder's listing in the remote for all of the
+    folder's files. So of a bucket that has lost files it says "up to date". The remote itself is therefore asked,
+    before and after, and what DVC passed over is uploaded one by one.
 
     Raises:
-        PushError: Files are still missing afterwards, or the remote cannot be reached.
+        PushError: The remote cannot be reached, or files are neither there nor here.
     """
-    missing = missing_in_remote(folder, forget=True)
+    with _project(folder) as repo:
+        missing = _missing(repo)
     if not missing:
         return 0
     finished = run_lines([*DVC, "push"], folder, on_line, limits)
+    with _project(folder) as repo:
+        _upload(repo, _missing(repo))
+        lost = _missing(repo)
+    if lost:
+        raise PushError(f"{len(lost)} files are neither here nor in DVC's remote, {lost[0]} among them")
     if finished.status != 0:
         raise PushError(f"dvc push failed: {' '.join(line for line in finished.lines[-3:] if line)}")
-    lost = missing_in_remote(folder)
-    if lost:
-        raise PushError(f"dvc push ended well, but {len(lost)} files are not in the remote, {lost[0]} among them")
     return len(missing)
 
 
-def missing_in_remote(folder: Path, *, forget: bool = False) -> list[str]:
+def missing_in_remote(folder: Path) -> list[str]:
     """Return the content hashes of dvc.lock's outputs, files in folders included, that the default remote lacks.
-
-    Args:
-        folder: The DVC project.
-        forget: Where some are missing, drop DVC's notes of what the remote holds.
 
     Raises:
         PushError: The remote cannot be asked, or this workspace lacks a folder's listing.
     """
+    with _project(folder) as repo:
+        return _missing(repo)
+
+
+@contextlib.contextmanager
+def _project(folder: Path) -> Iterator[Any]:
+    """Open a DVC project; what goes wrong with its remote is a PushError of one sentence."""
     from botocore.exceptions import BotoCoreError  # noqa: PLC0415 - with DVC a second to import
     from dvc.exceptions import DvcException  # noqa: PLC0415
     from dvc.repo import Repo  # noqa: PLC0415
-    from dvc_data.hashfile.db import get_index  # noqa: PLC0415
-    from dvc_data.hashfile.tree import Tree  # noqa: PLC0415
 
     try:
         with Repo(str(folder)) as repo:
-            wanted: set[str] = set()
-            for objects in repo.used_objs(push=True).values():
-                for item in objects:
-                    tree = Tree.load(repo.cache.local, item) if item.isdir else ()
-                    wanted |= {item.value, *(entry.value for _, _, entry in tree)}
-            remote = repo.cloud.get_remote_odb()
-            missing = sorted(wanted - set(remote.list_oids_exists(wanted)))
-            if missing and forget:
-                get_index(remote).clear()
-                repo.drop_data_index()
-            return missing
+            yield repo
     except (BotoCoreError, DvcException, OSError) as error:
         raise PushError(f"DVC's remote cannot be asked: {' '.join(str(error).split())}") from error
+
+
+def _missing(repo: Any) -> list[str]:
+    """Return what the remote lacks, files before the listings that speak of them."""
+    from dvc_data.hashfile.tree import Tree  # noqa: PLC0415
+
+    wanted: set[str] = set()
+    for objects in repo.used_objs(push=True).values():
+        for item in objects:
+            files = (entry.value for _, _, entry in Tree.load(repo.cache.local, item)) if item.isdir else ()
+            wanted |= {item.value, *files}
+    lacking = wanted - set(repo.cloud.get_remote_odb().list_oids_exists(wanted))
+    return sorted(lacking, key=lambda name: (name.endswith(".dir"), name))
+
+
+def _upload(repo: Any, names: list[str]) -> None:
+    """Upload objects of the cache as they are, where the cache has them."""
+    cache, remote = repo.cache.local, repo.cloud.get_remote_odb()
+    for name in filter(cache.exists, names):
+        remote.add(cache.oid_to_path(name), cache.fs, name)
 
 
 def save_experiment(name: str, folder: Path, on_line: OnLine) -> bool:

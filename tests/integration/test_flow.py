@@ -1,0 +1,217 @@
+"""The flow on a small DVC project, against a real Prefect server and a real S3 server."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from infra.local.object_store import ObjectStore
+from infra.local.prefect_server import PrefectServer
+from infra.process_group import group_lives
+from tests.fixtures import prefect_api
+from tests.fixtures.dvc_project import REPOSITORY, command, dvc, make_project
+
+# What a worker or flows/run.py does, with retries that do not wait and an end like a command's.
+RUN = """
+import json, sys
+import flows.retrain
+from tasks.errors import run_command
+flows.retrain.BACKOFF_SECONDS, flows.retrain.JITTER = [0.1] * 3, 0
+def body():
+    results = flows.retrain.retrain(**json.loads(sys.argv[1]))
+    print(json.dumps({result.name: result.outcome for result in results}))
+run_command("run", body)
+"""
+
+
+class Workspace:
+    """A DVC project and the two servers that its runs talk to."""
+
+    def __init__(self, folder: Path, store: ObjectStore, server: PrefectServer) -> None:
+        self.folder, self.api = folder, f"{server.url}/api"
+        self.environment = os.environ | store.environment | server.environment | {"PYTHONPATH": str(REPOSITORY)}
+
+    def start(self, **parameters: object) -> subprocess.Popen[str]:
+        """Start the flow in a process of its own."""
+        return subprocess.Popen(
+            [sys.executable, "-c", RUN, json.dumps(parameters)],
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, **parameters: object) -> dict[str, str]:
+        """Run the flow, which must succeed, and return each stage's outcome."""
+        process = self.start(**parameters)
+        output, errors = process.communicate()
+        assert process.returncode == 0, errors
+        return dict(json.loads(output.splitlines()[-1]))
+
+    def write(self, name: str, text: str) -> None:
+        """Replace a file of the project."""
+        (self.folder / name).write_text(text)
+
+
+@pytest.fixture(scope="module")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
+    server = PrefectServer(tmp_path_factory.mktemp("prefect"))
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def workspace(
+    tmp_path: Path, object_store: ObjectStore, prefect_server: PrefectServer, monkeypatch: pytest.MonkeyPatch
+) -> Workspace:
+    for name, value in object_store.environment.items():
+        monkeypatch.setenv(name, value)
+    folder = make_project(tmp_path / "project", f"s3://retrain/dvc-{uuid.uuid4().hex}")
+    return Workspace(folder, object_store, prefect_server)
+
+
+def wait_for_line(workspace: Workspace, text: str) -> dict[str, object]:
+    """Return the latest flow run once its log holds a line."""
+    for _ in range(600):
+        run = prefect_api.latest_flow_run(workspace.api)
+        if any(text in line for line in prefect_api.log_lines(workspace.api, run["id"])):
+            return run
+        time.sleep(0.1)
+    raise AssertionError(f"no line {text!r} in the log")
+
+
+def test_run_and_its_traces(workspace: Workspace, tmp_path: Path) -> None:
+    assert workspace.run() == {"make": "ran", "report": "ran"}
+    run = prefect_api.latest_flow_run(workspace.api)
+    assert prefect_api.task_states(workspace.api, run["id"]) == {
+        "make": "Completed",
+        "report": "Completed",
+        "push": "Completed",
+    }
+    found = prefect_api.artifacts(workspace.api, run["id"])
+    assert found["make-progress"]["data"] == 100.0
+    assert {"metric": "top1", "value": 0.9} in json.loads(found["metrics"]["data"])
+    assert "top-1 90.00% (95 % interval 80.00% to 95.00%) on 3 test images of digits" in found["report"]["data"]
+    assert [row["outcome"] for row in json.loads(found["stages"]["data"])] == ["ran", "ran"]
+    wait_for_line(workspace, "[ 50.0%] step 1")
+    assert run["name"] in dvc(workspace.folder, "exp", "list", "--name-only").split()
+
+    command(workspace.folder, "git", "add", "dvc.lock")
+    command(workspace.folder, "git", "commit", "--quiet", "--message", "Record the run")
+    clone = tmp_path / "clone"
+    command(tmp_path, "git", "clone", "--quiet", str(workspace.folder), str(clone))
+    dvc(clone, "pull")
+    assert (clone / "evaluation/metrics.json").read_bytes() == (
+        workspace.folder / "evaluation/metrics.json"
+    ).read_bytes()
+    assert "Data and pipelines are up to date." in dvc(clone, "repro")
+
+
+def test_second_run_has_nothing_to_do(workspace: Workspace) -> None:
+    workspace.run()
+    saved = dvc(workspace.folder, "exp", "list", "--name-only")
+    locked = (workspace.folder / "dvc.lock").read_bytes()
+    assert workspace.run() == {"make": "unchanged", "report": "unchanged"}
+    assert dvc(workspace.folder, "exp", "list", "--name-only") == saved
+    assert (workspace.folder / "dvc.lock").read_bytes() == locked
+    assert "Data and pipelines are up to date." in dvc(workspace.folder, "repro")
+
+
+def test_changed_parameter_runs_what_depends_on_it_and_nothing_else(workspace: Workspace) -> None:
+    workspace.run()
+    assert workspace.run(overrides={"evaluate.batch_size": 7}) == {"make": "unchanged", "report": "ran"}
+    assert "batch_size: 7" in (workspace.folder / "params.yaml").read_text()
+
+
+def test_bad_parameter_stops_it_before_anything_is_touched(workspace: Workspace) -> None:
+    before = (workspace.folder / "params.yaml").read_bytes()
+    process = workspace.start(overrides={"train.recipy": "seed"})
+    _, errors = process.communicate()
+    assert process.returncode == 2
+    assert "run: params.yaml: train.recipy = 'seed': no such parameter" in errors
+    assert (workspace.folder / "params.yaml").read_bytes() == before
+    assert not (workspace.folder / "made").exists()
+
+
+def test_failed_stage_stops_the_rest_and_shows_its_words(workspace: Workspace) -> None:
+    workspace.write("make.py", "print('counting')\nraise SystemExit('make: nothing to count')")
+    process = workspace.start()
+    process.communicate()
+    assert process.returncode == 1
+    run = prefect_api.latest_flow_run(workspace.api)
+    assert run["state_name"] == "Failed"
+    assert "counting" in run["state"]["message"]
+    assert "make: nothing to count" in run["state"]["message"]
+    assert prefect_api.task_states(workspace.api, run["id"]) == {"make": "Failed"}
+    assert not (workspace.folder / "evaluation").exists()
+
+
+def flaky_download(workspace: Workspace, status: int) -> int:
+    """Call the first stage `download`, let its first two tries exit with a status; return how often it was tried."""
+    text = (workspace.folder / "dvc.yaml").read_text()
+    workspace.write("dvc.yaml", text.replace("  make:", "  download:"))
+    script = (workspace.folder / "make.py").read_text()
+    tries = f"""import pathlib
+tries = pathlib.Path('.local-tries')
+tries.open('a').write('x')
+if tries.stat().st_size < 3:
+    raise SystemExit({status})
+"""
+    workspace.write("make.py", tries + script)
+    workspace.start().communicate()
+    return (workspace.folder / ".local-tries").stat().st_size
+
+
+def test_download_is_tried_again(workspace: Workspace) -> None:
+    assert flaky_download(workspace, 1) == 3
+    run = prefect_api.latest_flow_run(workspace.api)
+    assert prefect_api.task_states(workspace.api, run["id"])["download"] == "Completed"
+
+
+def test_download_of_bad_input_is_not_tried_again(workspace: Workspace) -> None:
+    assert flaky_download(workspace, 2) == 1
+
+
+def test_two_runs_never_share_a_workspace_and_sigterm_leaves_nothing(workspace: Workspace) -> None:
+    workspace.run()
+    workspace.write("make.py", "import os, time\nprint('group', os.getpgid(0), flush=True)\ntime.sleep(600)")
+    first = workspace.start()
+    run = wait_for_line(workspace, "group ")
+    lines = prefect_api.log_lines(workspace.api, str(run["id"]))
+    group = next(int(line.split()[1]) for line in lines if line.startswith("group "))
+    second = workspace.start()
+    _, errors = second.communicate()
+    assert second.returncode == 2
+    assert f"another run (process {first.pid}) is at work" in errors
+    assert group_lives(group)
+    first.send_signal(signal.SIGTERM)
+    first.communicate()
+    assert first.returncode != 0
+    assert not group_lives(group)
+    assert (workspace.folder / "made/numbers.txt").exists()
+
+
+def test_folder_without_git_commit_runs_but_saves_no_experiment(workspace: Workspace) -> None:
+    command(workspace.folder, "git", "update-ref", "-d", "HEAD")
+    assert workspace.run() == {"make": "ran", "report": "ran"}
+    wait_for_line(workspace, "there is no git commit to attach it to")
+
+
+def test_git_without_a_name_is_no_obstacle(workspace: Workspace, tmp_path: Path) -> None:
+    command(workspace.folder, "git", "config", "--unset", "user.name")
+    command(workspace.folder, "git", "config", "--unset", "user.email")
+    workspace.environment |= {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path), "GIT_CONFIG_NOSYSTEM": "1"}
+    workspace.run()
+    run = prefect_api.latest_flow_run(workspace.api)
+    assert run["name"] in dvc(workspace.folder, "exp", "list", "--name-only").split()

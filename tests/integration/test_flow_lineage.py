@@ -1,0 +1,76 @@
+"""What a run leaves in DVC's remote, against a real S3 server."""
+
+import uuid
+from pathlib import Path
+
+import pytest
+
+from flows.lineage import PushError, missing_in_remote, push
+from infra.local.object_store import ObjectStore
+from tasks.storage.client import connect
+from tests.fixtures.dvc_project import dvc, make_project
+
+FILES = 5  # two folders' listings, and the three files in them
+
+
+@pytest.fixture
+def prefix() -> str:
+    return f"dvc-{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+def project(tmp_path: Path, object_store: ObjectStore, prefix: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name, value in object_store.environment.items():
+        monkeypatch.setenv(name, value)
+    folder = make_project(tmp_path / "project", f"s3://retrain/{prefix}")
+    dvc(folder, "repro", "--quiet")
+    return folder
+
+
+def silent(_line: str) -> None:
+    """Swallow a line."""
+
+
+def test_all_is_missing_then_pushed_then_there(project: Path) -> None:
+    assert len(missing_in_remote(project)) == FILES
+    assert push(project, silent) == FILES
+    assert missing_in_remote(project) == []
+    assert push(project, silent) == 0
+
+
+@pytest.mark.parametrize("lost", ["listing", "file", "all"])
+def test_remote_that_lost_files_gets_them_back(
+    project: Path, object_store: ObjectStore, prefix: str, lost: str
+) -> None:
+    push(project, silent)
+    client = connect(object_store.environment)
+    keys = [entry["Key"] for entry in client.list_objects_v2(Bucket="retrain", Prefix=prefix)["Contents"]]
+    chosen = {
+        "listing": [key for key in keys if key.endswith(".dir")][:1],
+        "file": [key for key in keys if not key.endswith(".dir")][:1],
+        "all": keys,
+    }[lost]
+    for key in chosen:
+        client.delete_object(Bucket="retrain", Key=key)
+    assert push(project, silent) == len(chosen)
+    assert missing_in_remote(project) == []
+
+
+def test_unreachable_remote_is_one_sentence(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
+    with pytest.raises(PushError, match="remote cannot be asked"):
+        push(project, silent)
+
+
+def test_wrong_credentials_are_one_sentence(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    with pytest.raises(PushError):
+        push(project, silent)
+
+
+def test_file_that_is_nowhere_is_named(project: Path) -> None:
+    cached = next(path for path in (project / ".dvc/cache/files").rglob("*") if path.is_file() and not path.suffix)
+    cached.chmod(0o644)
+    cached.unlink()
+    with pytest.raises(PushError, match=f"{cached.parent.name}{cached.name}"):
+        push(project, silent)
