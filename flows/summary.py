@@ -54,7 +54,7 @@ def report_text(metrics: dict[str, Any], receipt: dict[str, Any], folder: Path) 
 def summary(results: Sequence[StageResult], folder: Path) -> str:
     """Return the end of `make run`: each stage, the headline, where things are, and what to type next."""
     lines = [""]
-    lines += [f"{r.name:<10} {r.outcome:<30} {format_duration(r.seconds):>7}" for r in results]
+    lines += [f"{result.name:<10} {result.outcome} ({format_duration(result.seconds)})" for result in results]
     lines += ["", headline(read_metrics(folder))]
     if (folder / REPORT).exists():
         lines.append(f"report     {REPORT}")

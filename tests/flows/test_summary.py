@@ -1,0 +1,50 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from flows.stages import Outcome, StageResult
+from flows.summary import headline, report_text, summary
+
+METRICS = {"top1": 0.9012, "top1_low": 0.8952, "top1_high": 0.9069, "images": 10_000, "dataset": "cifar10"}
+RECEIPT = {"uri": "s3://retrain/models/releases/abc", "champion": True, "verdict": ["no worse than the champion"]}
+RESULTS = [StageResult("train", Outcome.RAN, 605), StageResult("evaluate", Outcome.UNCHANGED, 1)]
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Path:
+    for path, text in (
+        ("evaluation/metrics.json", json.dumps(METRICS)),
+        ("evaluation/report.html", "<html>"),
+        ("release/receipt.json", json.dumps(RECEIPT)),
+    ):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(text)
+    return tmp_path
+
+
+def test_headline_says_how_sure_and_on_what() -> None:
+    assert headline(METRICS) == "top-1 90.12% (95 % interval 89.52% to 90.69%) on 10,000 test images of cifar10"
+
+
+def test_summary_names_everything_worth_knowing(finished: Path) -> None:
+    text = summary(RESULTS, finished)
+    assert "train      ran (10m05s)" in text
+    assert "evaluate   unchanged (1s)" in text
+    assert headline(METRICS) in text
+    assert "evaluation/report.html" in text
+    assert "s3://retrain/models/releases/abc (champion)" in text
+    assert len(text.partition("next:")[2].strip().splitlines()) == 3
+
+
+def test_summary_without_evaluation_does_not_invent_one(tmp_path: Path) -> None:
+    text = summary(RESULTS[:1], tmp_path)
+    assert "no top-1 accuracy recorded" in text
+    assert "release " not in text
+
+
+def test_report_text_links_what_exists(finished: Path) -> None:
+    text = report_text(METRICS, RECEIPT, finished)
+    assert text.startswith(f"# {headline(METRICS)}")
+    assert str(finished / "evaluation/report.html") in text
+    assert "no worse than the champion" in text

@@ -1,0 +1,141 @@
+"""The deployment of prefect.yaml, registered with the local servers and run by their worker, as people do it."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.process_group import group_lives
+from tests.fixtures import prefect_api
+from tests.fixtures.dvc_project import REPOSITORY, make_project
+
+PREFECT = [sys.executable, "-m", "prefect", "--no-prompt"]
+
+
+class LocalStack:
+    """A small project with the repository's code in it, its servers and worker up, its deployment registered."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environment = {
+            name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "PREFECT"))
+        }
+
+    def command(self, *arguments: str) -> str:
+        """Run a command in the project; it must succeed."""
+        done = subprocess.run(
+            arguments, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def infra_local(self, *arguments: str) -> str:
+        return self.command(sys.executable, "-m", "infra.local", *arguments)
+
+    @property
+    def api(self) -> str:
+        return self.environment["PREFECT_API_URL"]
+
+    def deployment(self) -> dict[str, Any]:
+        """Return the deployment as the server has it."""
+        return dict(prefect_api.ask(self.api, "deployments/name/retrain/retrain"))
+
+    def trigger(self, **overrides: object) -> str:
+        """Ask for a run of the deployment, as the UI's button does; return its id."""
+        path = f"deployments/{self.deployment()['id']}/create_flow_run"
+        return str(prefect_api.ask(self.api, path, {"parameters": {"overrides": overrides}})["id"])
+
+    def wait_for(self, flow_run: str, *states: str) -> str:
+        """Wait until a flow run is in one of the states and return it."""
+        for _ in range(1200):
+            state = str(prefect_api.ask(self.api, f"flow_runs/{flow_run}")["state_name"])
+            if state in states:
+                return state
+            time.sleep(0.1)
+        raise AssertionError(f"flow run is {state}: {prefect_api.log_lines(self.api, flow_run)}")
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
+    folder = make_project(tmp_path_factory.mktemp("deployed") / "project", "s3://retrain/dvc")
+    for name in ("flows", "infra", "tasks"):
+        shutil.copytree(REPOSITORY / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(REPOSITORY / "prefect.yaml", folder)
+    local = LocalStack(folder)
+    try:
+        local.infra_local("up")
+        lines = local.infra_local("env").splitlines()
+        local.environment |= dict(shlex.split(line.removeprefix("export "))[0].split("=", 1) for line in lines)
+        local.command(*PREFECT, "deploy", "--all")
+        yield local
+    finally:
+        local.infra_local("down")
+
+
+def test_deployment_shows_its_schedule_switched_off_and_its_parameters(stack: LocalStack) -> None:
+    deployment = stack.deployment()
+    assert [(entry["schedule"]["cron"], entry["active"]) for entry in deployment["schedules"]] == [("0 3 * * *", False)]
+    assert deployment["parameters"] == {"overrides": {}, "push_data": True, "save_run": True}
+    assert deployment["global_concurrency_limit"]["limit"] == 1
+    assert deployment["concurrency_options"]["collision_strategy"] == "ENQUEUE"
+    assert deployment["work_pool_name"] == "retrain"
+
+
+def test_deploying_again_keeps_one_deployment(stack: LocalStack) -> None:
+    before = stack.deployment()["id"]
+    stack.command(*PREFECT, "deploy", "--all")
+    assert stack.deployment()["id"] == before
+    assert prefect_api.ask(stack.api, "deployments/count", {}) == 1
+
+
+def test_worker_runs_it_with_overrides(stack: LocalStack) -> None:
+    run = stack.trigger(**{"split.seed": 3})
+    assert stack.wait_for(run, "Completed", "Failed", "Crashed") == "Completed"
+    assert prefect_api.task_states(stack.api, run) == {"make": "Completed", "report": "Completed", "push": "Completed"}
+    assert "  seed: 3" in (stack.folder / "params.yaml").read_text()
+
+
+def test_cancelling_a_run_ends_its_stage_and_puts_back_what_stood_there(stack: LocalStack) -> None:
+    stack.command(sys.executable, "-m", "dvc", "repro", "--quiet")
+    script = (stack.folder / "make.py").read_text()
+    (stack.folder / "make.py").write_text("import os, time\nprint('group', os.getpgid(0), flush=True)\ntime.sleep(600)")
+    try:
+        run = stack.trigger()
+        group = _group(stack, run)
+        assert group_lives(group)
+        stack.command(*PREFECT, "flow-run", "cancel", run)
+        assert stack.wait_for(run, "Cancelled", "Crashed", "Failed") == "Cancelled"
+        assert not group_lives(group)
+        assert (stack.folder / "made/numbers.txt").exists()
+    finally:
+        (stack.folder / "make.py").write_text(script)
+
+
+def test_stopping_the_stack_ends_its_runs(stack: LocalStack) -> None:
+    script = (stack.folder / "make.py").read_text()
+    (stack.folder / "make.py").write_text("import os, time\nprint('group', os.getpgid(0), flush=True)\ntime.sleep(600)")
+    try:
+        group = _group(stack, stack.trigger())
+        stack.infra_local("down")
+        assert not group_lives(group)
+    finally:
+        (stack.folder / "make.py").write_text(script)
+
+
+def _group(stack: LocalStack, run: str) -> int:
+    """Return the process group that the stage of a run has printed."""
+    for _ in range(600):
+        for line in prefect_api.log_lines(stack.api, run):
+            if match := re.fullmatch(r"group (\d+)", line):
+                return int(match[1])
+        time.sleep(0.1)
+    raise AssertionError(json.dumps(prefect_api.log_lines(stack.api, run)))
