@@ -55,6 +55,7 @@ def train(
     record = load_split_record(split)
     training, validation = load_arrays(split, "train"), load_arrays(split, "validation")
     strategy = build_strategy(params.devices)
+    _check_batch_size(params, recipe, strategy)
     precision = resolve_precision(recipe.precision)
     keras.utils.set_random_seed(params.seed)
     keras.config.set_dtype_policy(POLICIES[precision])
@@ -96,6 +97,15 @@ class HistoryWriter(keras.callbacks.Callback):
         self.write(logs or {})
 
 
+def _check_batch_size(params: TrainParams, recipe: Recipe, strategy: tf.distribute.Strategy) -> None:
+    replicas = strategy.num_replicas_in_sync
+    if recipe.batch_size % replicas:
+        raise InputError(
+            f"recipes.{params.recipe}.batch_size = {recipe.batch_size} is global and is not divisible by "
+            f"the {replicas} replicas of train.devices = {params.devices!r}"
+        )
+
+
 def _initial_model(recipe: Recipe, record: SplitRecord, training: Arrays, statistics: PixelStatistics) -> keras.Model:
     model = build_model(recipe.model, record.image_shape, len(record.classes), statistics)
     whiten(model, recipe.model, training.images, statistics)
@@ -113,10 +123,7 @@ def _trainer(
 ) -> Trainer:
     samples = [Samples(arrays.images, arrays.labels) for arrays in data]
     mean_pixel = tuple(round(value) for value in statistics.mean)
-    try:
-        return Trainer(model, recipe, seed, strategy, samples[0], samples[1], mean_pixel, [HistoryWriter(live)])
-    except ValueError as error:
-        raise InputError(f"recipes: {error}") from error
+    return Trainer(model, recipe, seed, strategy, samples[0], samples[1], mean_pixel, [HistoryWriter(live)])
 
 
 def _fit(trainer: Trainer, folder: CheckpointFolder, every_epochs: int) -> Result:

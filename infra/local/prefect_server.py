@@ -19,11 +19,15 @@ POLL_SECONDS = 0.2
 
 def prefect_environment(folder: Path = DEFAULT_FOLDER) -> dict[str, str]:
     """Return the variables that keep Prefect's files in `folder` and Prefect silent about its users and itself."""
+    home = folder.absolute() / "prefect"
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)  # a run's own server starts in it and makes it too late
     return {
-        "PREFECT_HOME": str(folder.absolute() / "prefect"),
+        "PREFECT_HOME": str(home),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "DO_NOT_TRACK": "1",
+        # A machine that trains at the same time needs more than Prefect's 20 seconds to start a run's own server.
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     }
 
 

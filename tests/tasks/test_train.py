@@ -115,7 +115,7 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(workspace: Path) -> Non
 @pytest.mark.parametrize(
     ("recipe", "train", "named"),
     [
-        ({"batch_size": 15}, {"devices": "cpu:2"}, "batch_size 15 is not divisible by 2 replicas"),
+        ({"batch_size": 15}, {"devices": "cpu:2"}, "recipes.digits.batch_size = 15 is global and is not divisible by"),
         ({}, {"devices": "gpu:5"}, "train.devices = 'gpu:5'"),
     ],
 )
