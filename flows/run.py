@@ -5,7 +5,10 @@ that lives as long as the run), and ends with what came out and what to type nex
 """
 
 import argparse
+import atexit
 import os
+import signal
+import sys
 from pathlib import Path
 
 from flows.fallback import reachable_data
@@ -14,9 +17,12 @@ from flows.overrides import Overrides, parse_assignments
 from flows.stages import StageError, StageResult
 from flows.summary import summary
 from infra.local.object_store import ObjectStore
-from infra.local.prefect_server import PrefectServer, prefect_environment
+from infra.local.prefect_server import PrefectServer
+from infra.local.worker import Worker
 from tasks.errors import InputError, run_command
 from tasks.storage.credentials import CHOSEN_ELSEWHERE
+
+TERMINATED_STATUS = 143
 
 
 def run(given: Overrides) -> None:
@@ -31,9 +37,25 @@ def run(given: Overrides) -> None:
         print("starting the object store …", flush=True)
         ObjectStore().start()
     print("starting Prefect …", flush=True)
-    server = PrefectServer()
-    os.environ.update(server.environment if server.is_running() else prefect_environment())
+    _start_prefect()
     print(summary(_run_flow(overrides), Path.cwd()))
+
+
+def _start_prefect() -> None:
+    """Use the Prefect server that runs here, or start one for as long as this process lives.
+
+    Prefect's own temporary server would get the terminal's Ctrl-C too, and the run could no longer report its end.
+    """
+    server = PrefectServer()
+    if server.start():
+        atexit.register(_stop_prefect, server)  # before Prefect is imported, so after it has sent its last records
+    os.environ.update(server.environment)
+
+
+def _stop_prefect(server: PrefectServer) -> None:
+    """Stop the server, unless `make up` came meanwhile and gave it a worker."""
+    if not Worker(server, Path.cwd()).is_running():
+        server.stop()
 
 
 def _run_flow(overrides: Overrides) -> list[StageResult]:
@@ -57,6 +79,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m flows.run", description=__doc__.partition("\n")[0])
     parser.add_argument("--set", nargs="*", action="extend", default=[], metavar="KEY=VALUE", help="set in params.yaml")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED_STATUS))  # an end like others: nothing is left running
     run_command("run", lambda: run(parse_assignments(arguments.set)))
 
 
