@@ -9,6 +9,7 @@ from typing import TextIO
 
 TERMINAL_INTERVAL = 0.2
 PLAIN_INTERVAL = 5.0
+SETTLED_SECONDS = 1.0  # before that the rate is an accident, and a time left made of it a fright
 
 
 def format_duration(seconds: float) -> str:
@@ -71,7 +72,8 @@ class Progress:
         else:
             amount, rate = "", f"{self.rate:,.0f} {self.unit}/s"
         parts = [text, amount, rate]
-        if self.total and self.rate > 0 and self.done < self.total:
+        settled = time.monotonic() - self._start > SETTLED_SECONDS
+        if self.total and settled and self.rate > 0 and self.done < self.total:
             parts.append(f"{format_duration((self.total - self.done) / self.rate)} left")
         return share + ", ".join(part for part in parts if part)
 
