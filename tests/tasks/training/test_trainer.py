@@ -10,13 +10,14 @@ import tensorflow as tf
 from tasks.errors import InputError
 from tasks.models.build import build_model, whiten
 from tasks.models.whitening import pixel_statistics
-from tasks.params import Recipe
+from tasks.params import Recipe, load_params
 from tasks.training.checkpoint import CheckpointFolder
 from tasks.training.distribute import build_strategy
 from tasks.training.feed import Samples
 from tasks.training.precision import POLICIES, resolve_precision
 from tasks.training.trainer import Result, Trainer
 
+ROOT = Path(__file__).parents[3]
 GENERATOR = np.random.default_rng(0)
 LABELS = GENERATOR.integers(0, 4, 90).astype(np.int32)
 # Every class is a shade, so that a little training is enough to see learning.
@@ -151,6 +152,19 @@ def test_keras_callbacks_plug_in() -> None:
     result = engine.fit()
     assert seen == [0, 1]
     assert [logs["epoch"] for logs in result.history] == [1, 2]
+
+
+def test_the_authors_recipe_trains_as_he_gave_it() -> None:
+    recipe = load_params(ROOT / "params.yaml").recipes["seed"]
+    assert (recipe.epochs, recipe.batch_size, recipe.select) == (50, 16, "best")
+    engine = trainer(**{**recipe.model_dump(), "epochs": 1})
+    assert isinstance(engine.optimizer, keras.optimizers.Adam)
+    before = engine.model.get_weights()
+    result = engine.fit()
+    assert result.steps == 4
+    assert set(result.history[0]) >= {"train_top1", "validation_top1", "validation_binary_accuracy", "learning_rate"}
+    assert result.history[0]["learning_rate"] == pytest.approx(1e-3)
+    assert all((ours != theirs).any() for ours, theirs in zip(engine.model.get_weights(), before, strict=True))
 
 
 def test_a_fraction_of_an_epoch_is_trained() -> None:
