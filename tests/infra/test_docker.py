@@ -200,6 +200,22 @@ def test_the_gpu_worker_alone_reserves_gpus() -> None:
     assert "deploy" not in SERVICES["worker-cpu"]
 
 
+def test_workers_elsewhere_get_the_same_deployment_and_a_clone_of_their_own() -> None:
+    here, elsewhere = (yaml.safe_load((ROOT / name).read_text()) for name in ("prefect.yaml", "infra/prefect.yaml"))
+    assert "pull" not in here
+    (step,) = elsewhere["pull"]
+    clone = step["prefect.deployments.steps.git_clone"]
+    (ours,), (theirs,) = here["deployments"], elsewhere["deployments"]
+    # A worker writes only below its volume, and finds there what its last run left.
+    assert theirs["work_pool"].pop("job_variables") == {"working_dir": "/workspace"}
+    assert clone["clone_directory_name"] == "retrain"
+    assert ours == theirs
+    registers = SERVICES["deployment"]
+    assert "--prefect-file infra/prefect.yaml" in registers["command"][0]
+    used = {name.strip("{}$ ") for name in (clone["repository"], clone["branch"])}
+    assert used <= set(registers["environment"])
+
+
 def free_ports(count: int) -> list[int]:
     """Return ports whose neighbour 10,000 above is free too: SeaweedFS takes it for gRPC."""
     found: list[int] = []
