@@ -60,6 +60,7 @@ class Trainer:
         seed: Of order and augmentation.
         strategy: From tasks.training.distribute.build_strategy.
         training, validation: Images and labels.
+        mean_pixel: What a cutout shows, one value of 0 to 255 a channel.
         callbacks: Keras callbacks; they see `model` with its optimizer, and `model.stop_training` is honoured.
         report: Called with (step, steps in all, metrics so far in the epoch) after every launch.
 
