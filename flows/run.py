@@ -6,10 +6,12 @@ that lives as long as the run), and ends with what came out and what to type nex
 
 import argparse
 import atexit
+import contextlib
 import os
 import signal
-import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 
 from flows.fallback import reachable_data
 from flows.lineage import PushError
@@ -22,7 +24,7 @@ from infra.local.worker import Worker
 from tasks.errors import InputError, run_command
 from tasks.storage.credentials import CHOSEN_ELSEWHERE
 
-TERMINATED_STATUS = 143
+SIGNAL_STATUS = 128  # to which a shell adds the signal's number
 
 
 def run(given: Overrides) -> None:
@@ -74,13 +76,37 @@ def _run_flow(overrides: Overrides) -> list[StageResult]:
         raise SystemExit(f"run: {error}") from error
 
 
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Make of SIGINT and SIGTERM an end like others, so that nothing is left running; the exit status names the signal.
+
+    The end is raised wherever the process happens to be. A library that is just at work may turn it into an error of
+    its own; that error is then not what happened.
+    """
+    received: list[int] = []
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        received.append(number)
+        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(SIGNAL_STATUS + number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # a shell's background job keeps ignoring Ctrl-C
+            signal.signal(number, end)
+    try:
+        yield
+    except Exception as error:
+        if not received:
+            raise
+        raise SystemExit(SIGNAL_STATUS + received[0]) from error
+
+
 def main() -> None:
     """Read the command's arguments and run."""
     parser = argparse.ArgumentParser(prog="python -m flows.run", description=__doc__.partition("\n")[0])
     parser.add_argument("--set", nargs="*", action="extend", default=[], metavar="KEY=VALUE", help="set in params.yaml")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED_STATUS))  # an end like others: nothing is left running
-    run_command("run", lambda: run(parse_assignments(arguments.set)))
+    with ended_by_signals():
+        run_command("run", lambda: run(parse_assignments(arguments.set)))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
 import os
 import shutil
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from flows.run import ended_by_signals
 from tests.fixtures.dvc_project import REPOSITORY
 
 
@@ -33,3 +36,28 @@ def test_bad_setting_is_one_sentence_before_anything_starts(tmp_path: Path, word
     assert len(done.stderr.splitlines()) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["params.yaml"]
     assert (tmp_path / "params.yaml").read_bytes() == before
+
+
+@pytest.fixture
+def usual_handlers() -> Iterator[None]:
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("usual_handlers")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_a_library_makes_an_error_of_still_ends_the_run(number: int) -> None:
+    with pytest.raises(SystemExit) as ended, ended_by_signals():
+        try:
+            signal.raise_signal(number)
+        except BaseException as error:
+            raise ValueError("a library's own error") from error
+    assert ended.value.code == 128 + number
+
+
+@pytest.mark.usefixtures("usual_handlers")
+def test_an_error_without_a_signal_is_itself() -> None:
+    with pytest.raises(ValueError, match="own"), ended_by_signals():
+        raise ValueError("its own")
