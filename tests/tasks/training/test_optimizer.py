@@ -3,7 +3,19 @@ import numpy as np
 
 from tasks.params import LookaheadParams
 from tasks.training.lookahead import Lookahead
-from tasks.training.optimizer import NesterovSGD
+from tasks.training.optimizer import Adam, NesterovSGD
+
+
+def test_adam_is_that_of_keras() -> None:
+    ours, theirs = (keras.Variable(np.array([1.0, -2.0, 0.5]), name="kernel", dtype="float64") for _ in range(2))
+    optimizers = [(Adam(0.1), ours), (keras.optimizers.Adam(0.1), theirs)]
+    for step in range(5):
+        gradient = keras.ops.convert_to_tensor(np.array([0.3, step, -1e-3]), "float64")
+        for optimizer, variable in optimizers:
+            optimizer.apply([gradient], [variable])
+    # Keras takes the powers of its betas in float32.
+    np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=2e-5)
+    assert (np.abs(ours.numpy() - [1.0, -2.0, 0.5]) > 0.1).all()
 
 
 def test_nesterov_sgd_follows_its_equations() -> None:
