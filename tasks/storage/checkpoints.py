@@ -1,0 +1,321 @@
+"""Checkpoints in a bucket, so that a new machine with an empty disk goes on where the lost one stopped.
+
+RemoteCheckpoints is the folder of one run in the bucket; Mirror keeps it up to date from a thread beside the training.
+Training owes nothing to either: a bucket that refuses, hangs or vanishes costs a warning, never a step.
+"""
+
+import contextlib
+import re
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from boto3.s3.transfer import TransferConfig
+from botocore.exceptions import BotoCoreError, ClientError
+
+from tasks.errors import InputError
+from tasks.files import replaced_file, sha256_of
+from tasks.storage.client import MISSING, connect, error_code, storage_errors
+
+KEPT = 2
+ADDRESS = re.compile(
+    r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/(?P<prefix>[A-Za-z0-9_.=-]+(/[A-Za-z0-9_.=-]+)*)"
+)
+NAME = re.compile(r"step-(?P<step>\d{8,})-(?P<sha256>[0-9a-f]{64})\.npz")
+
+# One part is in memory at a time, from a file that stays open. boto3's own transfers open it anew for every part, which
+# loses the race against the local pruning on a slow line, and use threads that the end of the process waits for.
+PART_BYTES = 8 << 20
+CLOSE_SECONDS = 5.0
+
+DOWNLOAD = TransferConfig(multipart_threshold=PART_BYTES, multipart_chunksize=PART_BYTES, max_concurrency=4)
+
+
+class AbandonedError(Exception):
+    """The upload was given up between two parts, because nobody wants it any more."""
+
+
+class UnsoundError(Exception):
+    """An object is not what its name says; the text is a sentence for a person."""
+
+
+def parse_address(address: str) -> tuple[str, str]:
+    """Return bucket and prefix of `s3://bucket/prefix`.
+
+    Raises:
+        InputError: It is of another form; what may be a credential in it is not shown.
+    """
+    found = ADDRESS.fullmatch(address)
+    if found is None or {".", ".."} & set(found["prefix"].split("/")):
+        shown = re.sub(r"\?.*", "?…", re.sub(r"//.*@", "//…@", address, flags=re.DOTALL), flags=re.DOTALL)
+        raise InputError(
+            f"train.checkpoint_remote = {shown!r}: allowed is s3://bucket/prefix, the bucket in lower case, the prefix "
+            "of letters, digits, '_', '.', '=', '-' and single slashes between them"
+        )
+    return found["bucket"], found["prefix"]
+
+
+class RemoteCheckpoints:
+    """The checkpoints of one run in a bucket: s3://<bucket>/<prefix>/<run[:16]>/step-….npz, the last two kept.
+
+    Args:
+        address: `s3://bucket/prefix`, the place of all runs' checkpoints.
+        run: The run's fingerprint.
+        client: S3 client; if not given, that of the AWS_* variables.
+
+    Raises:
+        InputError: The address is of another form, or the S3 settings are wrong.
+    """
+
+    def __init__(self, address: str, run: str, client: Any | None = None) -> None:
+        self.bucket, prefix = parse_address(address)
+        self.folder = f"{prefix}/{run[:16]}"
+        self._client = connect() if client is None else client
+
+    @property
+    def uri(self) -> str:
+        """Where the run's checkpoints are, as `s3://bucket/prefix/run`."""
+        return f"s3://{self.bucket}/{self.folder}"
+
+    def check(self) -> None:
+        """Ask for every right that is needed and can be tried without leaving a trace: to list, to read, to write.
+
+        Raises:
+            InputError: The store is unreachable, refuses the credentials or one of these, or has no such bucket.
+        """
+        self._names()
+        probe = {"Bucket": self.bucket, "Key": f"{self.folder}/access-check"}
+        with storage_errors(self._client, self.bucket, probe["Key"]):
+            try:
+                self._client.head_object(**probe)
+            except ClientError as error:
+                if error_code(error) not in MISSING:
+                    raise
+            upload = self._client.create_multipart_upload(**probe)["UploadId"]
+            self._client.abort_multipart_upload(**probe, UploadId=upload)
+
+    def upload(self, path: Path) -> None:
+        """Store a checkpoint, then remove what it makes superfluous.
+
+        Raises:
+            InputError: The store refused, or cannot be reached.
+            FileNotFoundError: The file is gone.
+        """
+        self.store(path)
+        self.prune(path.name)
+
+    def store(self, path: Path, abandoned: Callable[[], bool] = lambda: False) -> None:
+        """Upload a checkpoint, one part in memory at a time; absent or complete there, whatever happens here.
+
+        The store checks every part in transit; the sha256 in the name is checked by whoever downloads it.
+
+        Args:
+            path: The checkpoint's file. It may be unlinked once the upload has begun.
+            abandoned: Asked before each part; True gives the upload up.
+
+        Raises:
+            InputError: The store refused, or cannot be reached.
+            FileNotFoundError: The file is gone.
+            AbandonedError: `abandoned` said so.
+        """
+        target = {"Bucket": self.bucket, "Key": f"{self.folder}/{path.name}"}
+        with path.open("rb") as stream, storage_errors(self._client, self.bucket, target["Key"]):
+            part = stream.read(PART_BYTES)
+            if len(part) < PART_BYTES:
+                self._client.put_object(**target, Body=part)
+                return
+            target["UploadId"] = self._client.create_multipart_upload(**target)["UploadId"]
+            try:
+                parts: list[dict[str, Any]] = []
+                while part:
+                    if abandoned():
+                        raise AbandonedError(path.name)
+                    number = len(parts) + 1
+                    etag = self._client.upload_part(**target, PartNumber=number, Body=part)["ETag"]
+                    parts.append({"PartNumber": number, "ETag": etag})
+                    part = stream.read(PART_BYTES)
+                self._client.complete_multipart_upload(**target, MultipartUpload={"Parts": parts})
+            except (ClientError, AbandonedError, OSError):
+                with contextlib.suppress(ClientError, BotoCoreError):  # where this fails, a later prune does it
+                    self._client.abort_multipart_upload(**target)
+                raise
+
+    def prune(self, newest: str) -> None:
+        """Remove all but checkpoint `newest` and the one before it, and what interrupted uploads left behind.
+
+        Later steps stay: where a run went back behind them they are unsound, but they must not push out sound ones.
+
+        Raises:
+            InputError: The store refused, or cannot be reached.
+        """
+        earlier = [name for name in self._names() if _step(name) <= _step(newest) and name != newest]
+        for name in earlier[KEPT - 1 :]:
+            self._delete(name)
+        self._abort_unfinished()
+
+    def download_newer(self, folder: Path, than: int) -> list[str]:
+        """Fetch the newest sound checkpoint of a step > `than` into `folder`, complete or not at all.
+
+        Args:
+            folder: The run's folder on this machine; made where there is something to fetch.
+            than: Step of the newest sound checkpoint on this machine, -1 where there is none.
+
+        Returns:
+            A sentence for each checkpoint that was passed over because it is unsound.
+
+        Raises:
+            InputError: The store refused, or cannot be reached.
+            OSError: The disk refused.
+        """
+        problems: list[str] = []
+        for name in self._names():
+            if _step(name) <= than:
+                break
+            try:
+                self._fetch(name, folder)
+                break
+            except UnsoundError as error:
+                problems.append(str(error))
+        return problems
+
+    def remove(self) -> None:
+        """Remove the run's checkpoints; its result is written. Raises InputError where the store refuses."""
+        for name in self._names():
+            self._delete(name)
+        self._abort_unfinished()
+
+    def _fetch(self, name: str, folder: Path) -> None:
+        key = f"{self.folder}/{name}"
+        with replaced_file(folder / name) as temporary:
+            with storage_errors(self._client, self.bucket, key):
+                try:
+                    self._client.download_file(self.bucket, key, str(temporary), Config=DOWNLOAD)
+                except ClientError as error:
+                    if error_code(error) not in MISSING:
+                        raise
+                    raise UnsoundError(f"{self.uri}/{name} was listed, but is not there, and is passed over") from error
+            if sha256_of(temporary) != _sha256(name):
+                raise UnsoundError(f"{self.uri}/{name} does not match its sha256 and is passed over")
+
+    def _names(self) -> list[str]:
+        """Return the names of the run's checkpoints, the newest first; of one step, the one written last."""
+        found: list[tuple[int, Any, str]] = []
+        start = f"{self.folder}/"
+        with storage_errors(self._client, self.bucket):
+            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=start)
+            for entry in (entry for page in pages for entry in page.get("Contents", ())):
+                name = entry["Key"].removeprefix(start)
+                if NAME.fullmatch(name):
+                    found.append((_step(name), entry["LastModified"], name))
+        return [name for _, _, name in sorted(found, reverse=True)]
+
+    def _delete(self, name: str) -> None:
+        key = f"{self.folder}/{name}"
+        with storage_errors(self._client, self.bucket, key):
+            self._client.delete_object(Bucket=self.bucket, Key=key)
+
+    def _abort_unfinished(self) -> None:
+        """Abort the run's unfinished uploads: a killed process could not, nor one whose store was gone."""
+        start = f"{self.folder}/"
+        with storage_errors(self._client, self.bucket, start):
+            pages = self._client.get_paginator("list_multipart_uploads").paginate(Bucket=self.bucket, Prefix=start)
+            for entry in (entry for page in pages for entry in page.get("Uploads", ())):
+                self._client.abort_multipart_upload(Bucket=self.bucket, Key=entry["Key"], UploadId=entry["UploadId"])
+
+
+class Mirror:
+    """Uploads in one background thread; only the newest offered is uploaded when it falls behind.
+
+    Args:
+        remote: Where to.
+        warn: Gets one sentence when an outage begins and one when it is over, from the background thread.
+    """
+
+    def __init__(self, remote: RemoteCheckpoints, warn: Callable[[str], None]) -> None:
+        self._remote, self._warn = remote, warn
+        self._changed = threading.Condition()
+        self._offered: Path | None = None
+        self._waiting: Path | None = None  # offered, and not yet taken up by the thread
+        self._stored: Path | None = None
+        self._busy = False
+        self._closed = False
+        self._failing = False
+        # A daemon: a bucket that hangs must not keep the process from ending.
+        self._thread = threading.Thread(target=self._run, name="checkpoint-mirror", daemon=True)
+        self._thread.start()
+
+    def offer(self, path: Path) -> None:
+        """Have a checkpoint uploaded, in place of one that still waits; returns at once."""
+        with self._changed:
+            self._offered = self._waiting = path
+            self._changed.notify_all()
+
+    def flush(self, seconds: float) -> bool:
+        """Wait until the newest checkpoint offered is in the bucket; one that failed before is tried once more.
+
+        Returns:
+            False where it is not there after these seconds, or the store refused it again.
+        """
+        with self._changed:
+            if self._offered != self._stored and self._is_idle():
+                self._waiting = self._offered
+                self._changed.notify_all()
+            self._changed.wait_for(lambda: self._offered == self._stored or self._is_idle(), seconds)
+            return self._offered == self._stored
+
+    def close(self) -> None:
+        """Stop; what is not uploaded yet is given up (flush first). Waits 5 seconds at most for a part under way."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._thread.join(CLOSE_SECONDS)
+
+    def _is_idle(self) -> bool:
+        return not self._busy and self._waiting is None
+
+    def _run(self) -> None:
+        while (path := self._next()) is not None:
+            self._mirror(path)
+            with self._changed:
+                self._busy = False
+                self._changed.notify_all()
+
+    def _next(self) -> Path | None:
+        """Wait for a checkpoint and take it up; nothing once the mirror is closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._waiting is not None)
+            path, self._waiting = self._waiting, None
+            self._busy = path is not None and not self._closed
+            return path if self._busy else None
+
+    def _mirror(self, path: Path) -> None:
+        try:
+            self._remote.store(path, abandoned=lambda: self._closed)
+            with self._changed:
+                self._stored = path
+                self._changed.notify_all()
+            self._remote.prune(path.name)
+        except (FileNotFoundError, AbandonedError):
+            return  # pruned here before its turn came: a newer one was offered; or the mirror was closed
+        except InputError as error:
+            self._fail(str(error))
+        except Exception as error:  # whatever answers in the bucket's place must not end the mirror
+            self._fail(f"an upload to {self._remote.uri} failed: {type(error).__name__}")
+        else:
+            if self._failing:
+                self._warn(f"checkpoints are mirrored to {self._remote.uri} again")
+            self._failing = False
+
+    def _fail(self, sentence: str) -> None:
+        if not self._failing:
+            self._warn(f"{sentence}; training goes on, and mirroring is tried again with the next checkpoint")
+        self._failing = True
+
+
+def _step(name: str) -> int:
+    return int(name.split("-")[1])
+
+
+def _sha256(name: str) -> str:
+    return name.removesuffix(".npz").rpartition("-")[2]
