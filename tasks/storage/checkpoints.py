@@ -20,7 +20,7 @@ from tasks.storage.client import MISSING, connect, error_code, storage_errors
 
 KEPT = 2
 ADDRESS = re.compile(
-    r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/(?P<prefix>[A-Za-z0-9_.=-]+(/[A-Za-z0-9_.=-]+)*)"
+    r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/(?P<prefix>[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*)"
 )
 NAME = re.compile(r"step-(?P<step>\d{8,})-(?P<sha256>[0-9a-f]{64})\.npz")
 
@@ -51,7 +51,7 @@ def parse_address(address: str) -> tuple[str, str]:
         shown = re.sub(r"\?.*", "?…", re.sub(r"//.*@", "//…@", address, flags=re.DOTALL), flags=re.DOTALL)
         raise InputError(
             f"train.checkpoint_remote = {shown!r}: allowed is s3://bucket/prefix, the bucket in lower case, the prefix "
-            "of letters, digits, '_', '.', '=', '-' and single slashes between them"
+            "of letters, digits, '.', '_', '-' and single slashes between them"
         )
     return found["bucket"], found["prefix"]
 

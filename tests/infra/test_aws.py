@@ -70,9 +70,28 @@ def test_a_policy_grants_named_actions_on_one_bucket_of_one_account(policy: Path
         assert statement["Condition"]["StringEquals"] == {"aws:ResourceAccount": "ACCOUNT"}
         for action in as_list(statement["Action"]):
             assert re.fullmatch(r"s3:\w+", action), action
-            assert not action.startswith("s3:Delete"), "releases and versions are never deleted by a program"
         for resource in as_list(statement["Resource"]):
             assert re.match(r"arn:aws:s3:::BUCKET(/\w+.*)?$", resource), resource
+
+
+def test_programs_delete_nothing_but_checkpoints() -> None:
+    deletions = {
+        (policy.stem, action, resource)
+        for policy in POLICIES
+        for action, resource in allowed(policy.stem)
+        if action.startswith("s3:Delete")
+    }
+
+    assert deletions == {("worker", "s3:DeleteObject", "arn:aws:s3:::BUCKET/checkpoints/*")}
+
+
+def test_a_worker_may_do_what_mirrored_checkpoints_need() -> None:
+    granted = allowed("worker")
+
+    for action in ("GetObject", "PutObject", "DeleteObject", "AbortMultipartUpload"):
+        assert (f"s3:{action}", "arn:aws:s3:::BUCKET/checkpoints/*") in granted
+    for action in ("ListBucket", "ListBucketMultipartUploads"):
+        assert (f"s3:{action}", "arn:aws:s3:::BUCKET") in granted
 
 
 def test_each_role_can_do_more_than_the_one_before() -> None:

@@ -88,7 +88,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
     ("address", "parts"),
     [
         ("s3://retrain/checkpoints", ("retrain", "checkpoints")),
-        ("s3://a.b-3/team_1/run=a/x.y-z", ("a.b-3", "team_1/run=a/x.y-z")),
+        ("s3://a.b-3/team_1/run-a/x.y-z", ("a.b-3", "team_1/run-a/x.y-z")),
     ],
 )
 def test_an_address_is_bucket_and_prefix(address: str, parts: tuple[str, str]) -> None:
