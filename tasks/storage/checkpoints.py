@@ -188,9 +188,9 @@ class RemoteCheckpoints:
     def _fetch(self, name: str, folder: Path) -> None:
         key = f"{self.folder}/{name}"
         with replaced_file(folder / name) as temporary:
-            with storage_errors(self._client, self.bucket, key):
+            with temporary.open("wb") as stream, storage_errors(self._client, self.bucket, key):
                 try:
-                    self._client.download_file(self.bucket, key, str(temporary), Config=DOWNLOAD)
+                    self._client.download_fileobj(self.bucket, key, stream, Config=DOWNLOAD)
                 except ClientError as error:
                     if error_code(error) not in MISSING:
                         raise

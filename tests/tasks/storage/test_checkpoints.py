@@ -216,6 +216,13 @@ def test_one_removed_meanwhile_is_passed_over(remote: RemoteCheckpoints, tmp_pat
     assert [path.name for path in (tmp_path / "there").iterdir()] == [before.name]
 
 
+def test_a_full_disk_is_left_as_it_was(remote: RemoteCheckpoints, tmp_path: Path, small_disk: Path) -> None:
+    remote.upload(write_checkpoint(tmp_path / "here", 1, os.urandom(2 << 20)))
+    with pytest.raises(OSError, match="No space left on device"):
+        remote.download_newer(small_disk, -1)
+    assert list(small_disk.iterdir()) == []
+
+
 def test_what_is_no_checkpoint_is_left_alone(remote: RemoteCheckpoints, tmp_path: Path) -> None:
     strangers = {"note.txt", "step-00000099-abc.npz", f"step-x-{'0' * 64}.npz"}
     for name in strangers:
