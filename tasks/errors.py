@@ -4,11 +4,16 @@ import sys
 from collections.abc import Callable
 
 BAD_INPUT_STATUS = 2
+RESUMABLE_STATUS = 75  # EX_TEMPFAIL of sysexits.h: the same command, run again, goes on
 INTERRUPTED_STATUS = 130
 
 
 class InputError(Exception):
     """Something from outside is wrong: a parameter, a file, a server. Its text is one sentence that names the thing."""
+
+
+class ResumableError(Exception):
+    """The work stopped before its end and is saved; the same command goes on with it. Its text is one sentence."""
 
 
 def run_command(name: str, command: Callable[[], None]) -> None:
@@ -20,13 +25,16 @@ def run_command(name: str, command: Callable[[], None]) -> None:
 
     Raises:
         SystemExit: With status 2 after an InputError or an operating-system refusal (disk full, no permission),
-            with status 130 after an interrupt.
+            with status 75 after a ResumableError, with status 130 after an interrupt.
     """
     try:
         command()
     except InputError as error:
         print(f"{name}: {error}", file=sys.stderr)
         raise SystemExit(BAD_INPUT_STATUS) from error
+    except ResumableError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        raise SystemExit(RESUMABLE_STATUS) from error
     except OSError as error:
         if error.errno is None:
             raise

@@ -94,13 +94,22 @@ class TrainParams(Section):
         recipe: A name under `recipes`.
         seed: Of initial weights, order and augmentation.
         devices: `auto`, `cpu:N` (N logical devices) or `gpu:0,1`.
-        checkpoint_every_epochs: How much work a kill may cost.
+        memory_megabytes: Of images held in memory, half for training and half for validation; more are streamed.
+        checkpoint_every_seconds: How much work a kill may cost.
+        checkpoint_every_steps: The same in steps; null for seconds alone.
+        checkpoint_remote: `s3://bucket/prefix` to which checkpoints are mirrored, so that a new machine goes on where
+            a lost one stopped; null for none.
     """
 
     recipe: str
     seed: Seed = 0
     devices: str = "auto"
-    checkpoint_every_epochs: Positive = 1
+    memory_megabytes: Positive = 4096
+    checkpoint_every_seconds: Annotated[float, Field(gt=0)] = 60
+    checkpoint_every_steps: Positive | None = None
+    checkpoint_remote: (
+        Annotated[str, Field(pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._-]+)+$")] | None
+    ) = None
 
     @field_validator("devices")
     @classmethod

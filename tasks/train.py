@@ -1,10 +1,14 @@
 """Train the recipe's model on every chosen device: data/split → model.
 
-`python -m tasks.train`, with the sections `train` and `recipes` of params.yaml.
+`python -m tasks.train`, with the sections `train` and `recipes` of params.yaml. `--hosts 2` tries two processes on this
+machine; on real hosts TF_CONFIG says who they are.
 """
 
-import math
+import argparse
+import contextlib
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +17,59 @@ from dvclive import Live
 
 from tasks.quiet_tensorflow import keras, tf
 from tasks.data.arrays import Arrays, SplitRecord, load_arrays, load_split_record
-from tasks.errors import InputError, run_command
-from tasks.files import replaced_folder, sha256_of, write_json
+from tasks.errors import InputError, ResumableError, run_command
+from tasks.files import replaced_folder
 from tasks.models.build import build_model, whiten
 from tasks.models.files import save_model
 from tasks.models.whitening import PixelStatistics, pixel_statistics
 from tasks.params import Recipe, TrainParams, load_params
 from tasks.progress import Progress
 from tasks.reporting.architecture import draw_architecture, write_summary
-from tasks.runtime import write_runtime
+from tasks.storage.checkpoints import Mirror, RemoteCheckpoints
 from tasks.training.checkpoint import CheckpointFolder, fingerprint
+from tasks.training.cluster import Agreement, Cluster, read_cluster
 from tasks.training.distribute import build_strategy
 from tasks.training.feed import Samples
+from tasks.training.interruption import interruptible
+from tasks.training.local_hosts import run_hosts
 from tasks.training.precision import POLICIES, resolve_precision
+from tasks.training.record import HistoryWriter, write_facts, write_speed
+from tasks.training.saver import Saver, warn_on_stderr
 from tasks.training.trainer import Result, Trainer
 
 SPLIT_FOLDER = Path("data/split")
 MODEL_FOLDER = Path("model")
 CHECKPOINT_FOLDER = Path(".cache/checkpoints")
 CODE_FOLDERS = ("models", "training")
+MIRROR_SECONDS = 20.0  # that a stopped run waits for its last checkpoint to reach the remote
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run: what decides it, and what it reads."""
+
+    params: TrainParams
+    recipe: Recipe
+    precision: str
+    record: SplitRecord
+    training: Arrays
+    validation: Arrays
+    statistics: PixelStatistics
+
+    @property
+    def fingerprint(self) -> str:
+        """Return what decides the run: not the devices, which a resumed run may change."""
+        here = Path(__file__).parent
+        sources = [Path(__file__)] + [file for folder in CODE_FOLDERS for file in (here / folder).glob("*.py")]
+        facts: dict[str, Any] = {
+            "data": self.record.content_sha256,
+            "recipe": self.recipe.model_dump(mode="json"),
+            "seed": self.params.seed,
+            "precision": self.precision,
+            "versions": [tf.__version__, keras.__version__, np.__version__],
+        }
+        # Relative to the repository: a new machine has it elsewhere and goes on with the same run.
+        return fingerprint(facts, {source.relative_to(here).as_posix(): source for source in sources})
 
 
 def train(
@@ -39,10 +77,11 @@ def train(
 ) -> None:
     """Train a model on `split` and write it, its history and its pictures to the folder `output`.
 
-    A run that was killed goes on from its last checkpoint; the finished run removes its checkpoints.
+    A run that was stopped or killed goes on from its last checkpoint; the finished run removes its checkpoints. Of
+    several hosts only the chief writes.
 
     Args:
-        params: Recipe's name, seed and devices.
+        params: Recipe's name, seed, devices and checkpoints.
         recipe: The recipe that `params.recipe` names.
         split: Folder with split.json and the training and validation arrays, uint8 (N, H, W, 3) and int32 (N,).
         output: Folder that gets model.keras and what belongs to it; see the README's contracts.
@@ -51,50 +90,43 @@ def train(
     Raises:
         InputError: A device is not there, the replicas do not divide the batch size, the data do not fit, or the
             loss became infinite.
+        ResumableError: SIGTERM or Ctrl-C stopped the run, or a host is gone; the same call goes on.
     """
-    record = load_split_record(split)
-    training, validation = load_arrays(split, "train"), load_arrays(split, "validation")
-    strategy = build_strategy(params.devices)
+    cluster = read_cluster()
+    strategy = build_strategy(params.devices, cluster)
     _check_batch_size(params, recipe, strategy)
+    run = _prepare(params, recipe, split)
+    with strategy.scope():
+        model = build_model(recipe.model, run.record.image_shape, len(run.record.classes), run.statistics)
+        whiten(model, recipe.model, run.training.images, run.statistics)
+    _check_agreement(run, strategy, cluster)
+    if not cluster.is_chief:
+        _follow(run, model, strategy, cluster, checkpoints)
+        return
+    _say_what_starts(run, strategy, model, cluster)
+    # The checkpoints go last, when the model has its place.
+    with _checkpoints(run, checkpoints) as saver, replaced_folder(output) as temporary:
+        with Live(str(temporary / "dvclive"), dvcyaml=None, save_dvc_exp=False) as live:
+            trainer = _trainer(run, model, strategy, cluster)
+            trainer.callbacks = [HistoryWriter(live)]
+            result = _fit(trainer, saver)
+        final = _in_float32(trainer, run)
+        save_model(final, temporary / "model.keras")
+        write_summary(final, temporary)
+        draw_architecture(final, temporary / "architecture.png")
+        write_facts(temporary, final, result, (params, recipe, run.precision), run.record.content_sha256)
+    write_speed(result, strategy, max(len(cluster.hosts), 1))
+
+
+def _prepare(params: TrainParams, recipe: Recipe, split: Path) -> Run:
+    """Read the data, and set Keras's seed and precision for the network that is built next."""
+    training = load_arrays(split, "train")
     precision = resolve_precision(recipe.precision)
     keras.utils.set_random_seed(params.seed)
     keras.config.set_dtype_policy(POLICIES[precision])
     statistics = pixel_statistics(training.images)
-    with strategy.scope():
-        model = _initial_model(recipe, record, training, statistics)
-    _say_what_starts(params, recipe, precision, strategy, model, len(training.labels))
-    folder = CheckpointFolder(checkpoints, _fingerprint(params, recipe, precision, record))
-    with replaced_folder(output) as temporary:
-        with Live(str(temporary / "dvclive"), dvcyaml=None, save_dvc_exp=False) as live:
-            trainer = _trainer(model, recipe, params.seed, strategy, (training, validation), statistics, live)
-            result = _fit(trainer, folder, params.checkpoint_every_epochs)
-        final = _in_float32(trainer, record, statistics)
-        save_model(final, temporary / "model.keras")
-        write_summary(final, temporary)
-        draw_architecture(final, temporary / "architecture.png")
-        _write_facts(temporary, final, result, (params, recipe, precision), record)
-    _write_runtime(result, strategy)
-    folder.remove()
-
-
-class HistoryWriter(keras.callbacks.Callback):
-    """Passes every epoch's metrics on to DVCLive, a resumed run's earlier epochs included."""
-
-    def __init__(self, live: Live) -> None:
-        super().__init__()
-        self._live = live
-        self._live.step = 1  # epochs count from 1 wherever a person sees them
-
-    def write(self, logs: dict[str, float]) -> None:
-        """Log one epoch."""
-        for name, value in sorted(logs.items()):
-            if name != "epoch":
-                self._live.log_metric(name, value)
-        self._live.next_step()
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Log the epoch that has just ended."""
-        self.write(logs or {})
+    record, validation = load_split_record(split), load_arrays(split, "validation")
+    return Run(params, recipe, precision, record, training, validation, statistics)
 
 
 def _check_batch_size(params: TrainParams, recipe: Recipe, strategy: tf.distribute.Strategy) -> None:
@@ -106,141 +138,140 @@ def _check_batch_size(params: TrainParams, recipe: Recipe, strategy: tf.distribu
         )
 
 
-def _initial_model(recipe: Recipe, record: SplitRecord, training: Arrays, statistics: PixelStatistics) -> keras.Model:
-    model = build_model(recipe.model, record.image_shape, len(record.classes), statistics)
-    whiten(model, recipe.model, training.images, statistics)
-    return model
+def _check_agreement(run: Run, strategy: tf.distribute.Strategy, cluster: Cluster) -> None:
+    """Refuse a host whose data, parameters or code are not the chief's: it would train something else."""
+    own = run.fingerprint.encode()
+    if Agreement(strategy, cluster).broadcast(own) != own:
+        host = cluster.hosts[cluster.own]
+        raise InputError(f"{host.job} {host.index} ({host.address}) has other data, parameters or code than the chief")
 
 
-def _trainer(
-    model: keras.Model,
-    recipe: Recipe,
-    seed: int,
-    strategy: tf.distribute.Strategy,
-    data: tuple[Arrays, Arrays],
-    statistics: PixelStatistics,
-    live: Live,
-) -> Trainer:
-    samples = [Samples(arrays.images, arrays.labels) for arrays in data]
-    mean_pixel = tuple(round(value) for value in statistics.mean)
-    return Trainer(model, recipe, seed, strategy, samples[0], samples[1], mean_pixel, [HistoryWriter(live)])
+@contextlib.contextmanager
+def _checkpoints(run: Run, root: Path) -> Iterator[Saver]:
+    """Give the saver of the run, mirrored where the parameters say so; remove the checkpoints of a finished run."""
+    folder = CheckpointFolder(root, run.fingerprint)
+    params = run.params
+    every = (params.checkpoint_every_seconds, params.checkpoint_every_steps)
+    if params.checkpoint_remote is None:
+        yield Saver(folder, *every)
+        folder.remove()
+        return
+    remote = RemoteCheckpoints(params.checkpoint_remote, run.fingerprint)
+    remote.check()
+    newest, _ = folder.load()
+    for problem in remote.download_newer(folder.path, newest.step if newest else -1):
+        warn_on_stderr(problem)
+    mirror = Mirror(remote, warn_on_stderr)
+    try:
+        yield Saver(folder, *every, mirror.offer)
+    except ResumableError:
+        if not mirror.flush(MIRROR_SECONDS):
+            warn_on_stderr(f"the last checkpoint did not reach {params.checkpoint_remote} in {MIRROR_SECONDS:.0f} s")
+        raise
+    finally:
+        mirror.close()
+    folder.remove()
+    try:
+        remote.remove()
+    except InputError as error:
+        warn_on_stderr(f"{error}; the finished run's checkpoints stay there")
 
 
-def _fit(trainer: Trainer, folder: CheckpointFolder, every_epochs: int) -> Result:
+def _trainer(run: Run, model: keras.Model, strategy: tf.distribute.Strategy, cluster: Cluster) -> Trainer:
+    training, validation = (Samples(arrays.images, arrays.labels) for arrays in (run.training, run.validation))
+    mean_pixel = tuple(round(value) for value in run.statistics.mean)
+    return Trainer(
+        model,
+        run.recipe,
+        run.params.seed,
+        strategy,
+        training,
+        validation,
+        mean_pixel,
+        cluster=cluster,
+        memory=run.params.memory_megabytes << 20,
+    )
+
+
+def _fit(trainer: Trainer, saver: Saver) -> Result:
     """Train with a progress line, and say where a resumed run goes on."""
-    checkpoint, problems = folder.load()
-    for problem in problems:
-        print(f"train: {problem}", file=sys.stderr)
-    if checkpoint:
-        print(f"resuming after epoch {checkpoint.epoch}, step {checkpoint.step}", flush=True)
-        for logs in checkpoint.history:
-            trainer.callbacks[0].write(logs)
     batch, per_epoch = trainer.recipe.batch_size, trainer.steps_per_epoch
-    progress = Progress(trainer.total_steps * batch, "images", done=(checkpoint.step if checkpoint else 0) * batch)
+    with interruptible() as interruption:
+        trainer.stop_requested = interruption.requested
+        checkpoint = trainer.resume(saver)
+        if checkpoint:
+            epoch, within = divmod(checkpoint.step, per_epoch)
+            print(f"resuming in epoch {epoch + 1}, after {within} steps of it ({checkpoint.step} in all)", flush=True)
+            for logs in checkpoint.history:
+                trainer.callbacks[0].write(logs)
+        progress = Progress(trainer.total_steps * batch, "images", done=(checkpoint.step if checkpoint else 0) * batch)
 
-    def report(step: int, steps: int, metrics: dict[str, float]) -> None:
-        epoch, within = divmod(step - 1, per_epoch)
-        text = f"epoch {epoch + 1}/{-(-steps // per_epoch)}, step {within + 1}/{per_epoch}"
-        text += f", loss {metrics['train_loss']:.4f}, top-1 {100 * metrics['train_top1']:.2f} %"
-        progress.update(step * batch, text)
+        def report(step: int, steps: int, metrics: dict[str, float]) -> None:
+            epoch, within = divmod(step - 1, per_epoch)
+            text = f"epoch {epoch + 1}/{-(-steps // per_epoch)}, step {within + 1}/{per_epoch}"
+            text += f", loss {metrics['train_loss']:.4f}, top-1 {100 * metrics['train_top1']:.2f} %"
+            progress.update(step * batch, text)
 
-    trainer.report = report
-    result = trainer.fit(folder, every_epochs)
-    progress.close()
-    return result
+        trainer.report = report
+        result = trainer.fit(saver)
+        progress.close()
+        return result
 
 
-def _in_float32(trainer: Trainer, record: SplitRecord, statistics: PixelStatistics) -> keras.Model:
+def _follow(run: Run, model: keras.Model, strategy: tf.distribute.Strategy, cluster: Cluster, root: Path) -> None:
+    """Train as one of the hosts that are not the chief: the same steps, and nothing written."""
+    trainer = _trainer(run, model, strategy, cluster)
+    params = run.params
+    saver = Saver(CheckpointFolder(root, run.fingerprint), every_steps=params.checkpoint_every_steps)
+    with interruptible() as interruption:
+        trainer.stop_requested = interruption.requested
+        trainer.resume(saver)
+        trainer.fit(saver)
+
+
+def _in_float32(trainer: Trainer, run: Run) -> keras.Model:
     """Return the trained network as it is published: in float32, whatever it was trained in, on one device."""
     keras.config.set_dtype_policy("float32")
-    final = build_model(trainer.recipe.model, record.image_shape, len(record.classes), statistics)
+    final = build_model(run.recipe.model, run.record.image_shape, len(run.record.classes), run.statistics)
     final.set_weights([np.asarray(weight, np.float32) for weight in trainer.model.get_weights()])
     return final
 
 
-def _write_facts(
-    folder: Path,
-    model: keras.Model,
-    result: Result,
-    decided: tuple[TrainParams, Recipe, str],
-    record: SplitRecord,
-) -> None:
-    """Write history.json and training.json; `decided` are the parameters, the recipe and the precision."""
-    params, recipe, precision = decided
-    best = result.history[result.best_epoch]
-    write_json(folder / "history.json", {"columns": {name: [row[name] for row in result.history] for name in best}})
-    validation = {name: best[f"validation_{name}"] for name in ("loss", "top1", "binary_accuracy")}
-    training = {
-        "recipe": params.recipe,
-        "recipe_parameters": recipe.model_dump(mode="json"),
-        "seed": params.seed,
-        "precision": precision,
-        "epochs_run": len(result.history),
-        "best_epoch": result.best_epoch + 1,
-        "steps": result.steps,
-        "parameters": model.count_params(),
-        "trainable_parameters": sum(math.prod(weight.shape) for weight in model.trainable_weights),
-        "train": {"loss": best["train_loss"], "top1": best["train_top1"]},
-        "validation": validation,
-        "data_sha256": {split: record.content_sha256[split] for split in ("train", "validation")},
-        "model_sha256": sha256_of(folder / "model.keras"),
-    }
-    write_json(folder / "training.json", training)
-    print(f"trained {len(result.history)} epochs; validation top-1 {100 * validation['top1']:.2f} %", flush=True)
-
-
-def _write_runtime(result: Result, strategy: tf.distribute.Strategy) -> None:
-    facts = {
-        "seconds": round(result.seconds, 3),
-        "images_per_second": round(result.images / max(result.seconds, 1e-9), 1),
-        "devices": list(strategy.extended.worker_devices),
-        "replicas": strategy.num_replicas_in_sync,
-        "strategy": type(strategy).__name__,
-        "tensorflow": tf.__version__,
-        "keras": keras.__version__,
-    }
-    write_runtime("train", facts)
-
-
-def _fingerprint(params: TrainParams, recipe: Recipe, precision: str, record: SplitRecord) -> str:
-    """Return what decides the run: not the devices, which a resumed run may change."""
-    here = Path(__file__).parent
-    sources = [Path(__file__)] + [file for folder in CODE_FOLDERS for file in (here / folder).glob("*.py")]
-    facts: dict[str, Any] = {
-        "data": record.content_sha256,
-        "recipe": recipe.model_dump(mode="json"),
-        "seed": params.seed,
-        "precision": precision,
-        "versions": [tf.__version__, keras.__version__, np.__version__],
-    }
-    return fingerprint(facts, sources)
-
-
-def _say_what_starts(
-    params: TrainParams,
-    recipe: Recipe,
-    precision: str,
-    strategy: tf.distribute.Strategy,
-    model: keras.Model,
-    images: int,
-) -> None:
+def _say_what_starts(run: Run, strategy: tf.distribute.Strategy, model: keras.Model, cluster: Cluster) -> None:
     devices = [device.rpartition("device:")[2] for device in strategy.extended.worker_devices]
+    replicas, hosts = strategy.num_replicas_in_sync, f" on {len(cluster.hosts)} hosts" if cluster.hosts else ""
     print(
-        f"recipe {params.recipe}: {model.count_params():,} parameters, {images:,} images, "
-        f"up to {recipe.epochs:g} epochs, global batch size {recipe.batch_size}, {precision}, "
-        f"{len(devices)} replica{'s' if len(devices) > 1 else ''} ({', '.join(devices)})",
+        f"recipe {run.params.recipe}: {model.count_params():,} parameters, {len(run.training.labels):,} images, "
+        f"up to {run.recipe.epochs:g} epochs, global batch size {run.recipe.batch_size}, {run.precision}, "
+        f"{replicas} replica{'s' if replicas > 1 else ''}{hosts} ({', '.join(devices)})",
         flush=True,
     )
 
 
 def main() -> None:
     """Run the stage on the files that dvc.yaml names."""
+    parser = argparse.ArgumentParser(prog="python -m tasks.train", description=__doc__.partition("\n")[0])
+    parser.add_argument("--hosts", type=int, default=1, metavar="N", help="try N processes on this machine")
+    hosts = parser.parse_args().hosts
 
     def command() -> None:
+        if hosts < 1:
+            raise InputError(f"--hosts {hosts}: at least 1")
         params = load_params()
+        if hosts > 1:
+            raise SystemExit(run_hosts(hosts, [sys.executable, "-m", "tasks.train"]))
         train(params.train, params.recipe, SPLIT_FOLDER, MODEL_FOLDER)
 
-    run_command("train", command)
+    run_command(_name(), command)
+
+
+def _name() -> str:
+    """Return the stage's name, with the host's where there are several: its words stand among those of others."""
+    try:
+        cluster = read_cluster()
+    except InputError:
+        return "train"
+    return "train" if cluster.is_chief else f"train on {cluster.hosts[cluster.own].address}"
 
 
 if __name__ == "__main__":

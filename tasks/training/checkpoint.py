@@ -3,43 +3,50 @@
 import hashlib
 import io
 import json
+import os
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.files import replaced_file, sha256_of
+from tasks.files import sha256_of, sync
 
 KEPT = 2
 FACTS = "facts.json"
 
 History = list[dict[str, float]]
+Arrays = dict[str, list[NDArray[Any]]]
 
 
 @dataclass
 class Checkpoint:
-    """All that a run needs to go on from the end of an epoch.
+    """All that a run needs to go on from a step, in the middle of an epoch too.
 
     Attributes:
-        epoch: Epochs finished.
         step: Steps finished.
-        history: One dict of metrics an epoch.
+        totals: Of the epoch in progress: the sums of loss and of right answers, and the images seen.
+        history: One dict of metrics a finished epoch.
         arrays: Named groups of arrays: weights, optimizer, slow and best weights.
     """
 
-    epoch: int
-    step: int
-    history: History
-    arrays: dict[str, list[NDArray[Any]]] = field(default_factory=dict)
+    step: int = 0
+    totals: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    history: History = field(default_factory=list)
+    arrays: Arrays = field(default_factory=dict)
 
 
-def fingerprint(facts: dict[str, Any], sources: list[Path]) -> str:
-    """Return a sha256 over what decides a run: facts (data hashes, recipe, seed, versions) and source files."""
+class UnsoundError(Exception):
+    """A file is not a checkpoint of this run; the text is a sentence."""
+
+
+def fingerprint(facts: dict[str, Any], sources: dict[str, Path]) -> str:
+    """Return a sha256 over what decides a run: facts (data hashes, recipe, seed, versions) and named source files."""
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    for source in sorted(sources):
-        digest.update(f"{source.as_posix()} {sha256_of(source)}\n".encode())
+    for name, source in sorted(sources.items()):
+        digest.update(f"{name} {sha256_of(source)}\n".encode())
     return digest.hexdigest()
 
 
@@ -52,48 +59,93 @@ class CheckpointFolder:
     """
 
     def __init__(self, root: Path, run: str) -> None:
-        self.path = root / run[:16]
+        self.run, self.path = run, root / run[:16]
 
     def save(self, checkpoint: Checkpoint) -> Path:
-        """Write a checkpoint and remove all but the last two. Raises OSError where the disk refuses."""
-        buffer = io.BytesIO()
-        facts = {"epoch": checkpoint.epoch, "step": checkpoint.step, "history": checkpoint.history}
-        facts["groups"] = {name: len(group) for name, group in checkpoint.arrays.items()}
-        members: dict[str, Any] = {FACTS: np.frombuffer(json.dumps(facts).encode(), np.uint8)}
-        for name, group in checkpoint.arrays.items():
-            members.update({f"{name}/{index:05d}": array for index, array in enumerate(group)})
-        np.savez(buffer, **members)
-        data = buffer.getvalue()
-        path = self.path / f"step-{checkpoint.step:08d}-{hashlib.sha256(data).hexdigest()}.npz"
-        with replaced_file(path) as temporary:
-            temporary.write_bytes(data)
-        for old in self._files()[:-KEPT]:
-            old.unlink()
+        """Write a checkpoint and remove all but the last two. Raises OSError where the disk refuses.
+
+        The arrays go straight to the file, whose memory is then that of one array and not of a second checkpoint.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        temporary = self.path / f".step-{checkpoint.step:08d}.{os.getpid()}.tmp"
+        try:
+            with temporary.open("wb") as stream:
+                hashed = _HashedStream(stream)
+                np.savez(hashed, allow_pickle=False, **self._members(checkpoint))
+            sync(temporary)
+            path = self.path / f"step-{checkpoint.step:08d}-{hashed.digest.hexdigest()}.npz"
+            temporary.rename(path)
+            sync(self.path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        for old in self.files()[:-KEPT]:
+            old.unlink(missing_ok=True)
         return path
 
     def load(self) -> tuple[Checkpoint | None, list[str]]:
         """Return the newest sound checkpoint, or nothing, and a sentence for each unsound one that was passed over."""
         problems: list[str] = []
-        for path in reversed(self._files()):
-            if sha256_of(path) == path.stem.rpartition("-")[2]:
-                return self._read(path), problems
-            problems.append(f"{path.name} does not match its sha256 and is passed over")
+        for leftover in self.path.glob(".step-*.tmp"):
+            leftover.unlink(missing_ok=True)
+        for path in reversed(self.files()):
+            try:
+                if sha256_of(path) != path.stem.rpartition("-")[2]:
+                    raise UnsoundError("does not match its sha256")
+                with path.open("rb") as stream:
+                    return self.read(stream), problems
+            except UnsoundError as error:
+                problems.append(f"checkpoint {path.name} {error} and is passed over")
         return None, problems
+
+    def read(self, stream: IO[bytes]) -> Checkpoint:
+        """Return the checkpoint that a stream holds; raises UnsoundError for anything but this run's."""
+        try:
+            with np.load(stream, allow_pickle=False) as archive:
+                facts = json.loads(archive[FACTS].tobytes())
+                if facts["run"] != self.run:
+                    raise UnsoundError("belongs to another run")
+                groups = {
+                    name: [archive[f"{name}/{i:05d}"] for i in range(count)] for name, count in facts["groups"].items()
+                }
+        except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise UnsoundError("is not a checkpoint") from error
+        loss, right, seen = facts["totals"]
+        return Checkpoint(facts["step"], (loss, right, seen), facts["history"], groups)
 
     def remove(self) -> None:
         """Remove the run's checkpoints; its result is written."""
-        for path in self._files():
+        for path in self.files():
             path.unlink()
         if self.path.is_dir() and not any(self.path.iterdir()):
             self.path.rmdir()
 
-    def _files(self) -> list[Path]:
+    def files(self) -> list[Path]:
+        """Return the checkpoints' files, oldest first."""
         return sorted(self.path.glob("step-*.npz"))
 
-    def _read(self, path: Path) -> Checkpoint:
-        with np.load(path, allow_pickle=False) as archive:
-            facts = json.loads(archive[FACTS].tobytes())
-            groups = {
-                name: [archive[f"{name}/{i:05d}"] for i in range(count)] for name, count in facts["groups"].items()
-            }
-        return Checkpoint(facts["epoch"], facts["step"], facts["history"], groups)
+    def _members(self, checkpoint: Checkpoint) -> dict[str, NDArray[Any]]:
+        facts = {
+            "run": self.run,
+            "step": checkpoint.step,
+            "totals": checkpoint.totals,
+            "history": checkpoint.history,
+            "groups": {name: len(group) for name, group in checkpoint.arrays.items()},
+        }
+        members = {FACTS: np.frombuffer(json.dumps(facts).encode(), np.uint8)}
+        for name, group in checkpoint.arrays.items():
+            members.update({f"{name}/{index:05d}": array for index, array in enumerate(group)})
+        return members
+
+
+class _HashedStream(io.RawIOBase):
+    """Passes what is written on to a stream and hashes it; it cannot seek, so that a zip file never goes back."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream, self.digest = stream, hashlib.sha256()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.digest.update(data)
+        return self._stream.write(data)

@@ -1,8 +1,9 @@
-"""What a replica needs on its device: the arrays once, and an epoch's order and draws."""
+"""What the devices read: an epoch's batches and draws, and the images, resident or streamed within a memory budget."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -10,11 +11,16 @@ from numpy.typing import NDArray
 
 from tasks.params import Recipe
 from tasks.training.augment import Draws, draw_augmentation, draw_order
+from tasks.training.rows import read_rows
+
+DEFAULT_MEMORY = 4 << 30  # bytes of images held in memory
+# A window being read, its copy on the devices, the window in use there, and room for the allocator.
+WINDOWS_IN_MEMORY = 4
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Images (N, H, W, C) uint8 and labels (N,) int32."""
+    """Images (N, H, W, C) uint8, in memory or memory-mapped, and labels (N,) int32."""
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int32]
@@ -25,12 +31,33 @@ class Epoch:
     """An epoch's batches: (steps, batch) int32 sample indices, -1 past the end of a short one, and all draws."""
 
     order: NDArray[np.int32]
-    draws: Draws
+    draws: Draws | None
 
     @property
     def steps(self) -> int:
         """Steps of the epoch."""
         return len(self.order)
+
+
+@dataclass(frozen=True)
+class Window:
+    """Steps `start` to `stop` - 1 of an epoch, on the devices.
+
+    Attributes:
+        values: One a replica: ((images, labels), (order, global batch sizes, draws)). The order holds positions in
+            these images, and its first row belongs to step `start`.
+    """
+
+    values: Any
+    start: int
+    stop: int
+
+
+class Feed(Protocol):
+    """Where steps get their images from."""
+
+    def windows(self, plan: Epoch, first: int, last: int) -> Iterator[Window]:
+        """Yield, in order, the windows over steps `first` to `last` - 1; the first one holds `first`."""
 
 
 def batches(order: NDArray[np.int32], batch_size: int, drop_last: bool) -> NDArray[np.int32]:
@@ -49,27 +76,110 @@ def draw_epoch(recipe: Recipe, count: int, image_shape: tuple[int, int, int], se
 
 
 def share_of(order: NDArray[np.int32], replica: int, replicas: int) -> NDArray[np.int32]:
-    """Return a replica's part (steps, batch // replicas) of global batches, a short batch shared out evenly."""
+    """Return a replica's part (steps, batch // replicas) of global batches, a short last batch shared out evenly."""
     width = order.shape[1] // replicas
-    part = np.full((len(order), width), -1, np.int32)
-    for step, row in enumerate(order):
-        mine = np.array_split(row[row >= 0], replicas)[replica]
-        part[step, : len(mine)] = mine
+    part = order[:, replica * width : (replica + 1) * width].copy()
+    if (order[-1] < 0).any():
+        mine = np.array_split(order[-1][order[-1] >= 0], replicas)[replica]
+        part[-1] = -1
+        part[-1, : len(mine)] = mine
     return part
 
 
+def build_feed(strategy: tf.distribute.Strategy, samples: Samples, memory: int) -> Feed:
+    """Return a feed that holds at most `memory` bytes of images: all of them, or a window that moves along."""
+    if samples.images.nbytes <= memory:
+        return ResidentFeed(strategy, samples)
+    return StreamedFeed(strategy, samples, memory // WINDOWS_IN_MEMORY)
+
+
+class ResidentFeed:
+    """All images and labels on every replica's device, put there once; an epoch's plan is put beside them."""
+
+    def __init__(self, strategy: tf.distribute.Strategy, samples: Samples) -> None:
+        self._strategy = strategy
+        arrays = (np.asarray(samples.images), np.asarray(samples.labels, np.int32))
+        self._data = on_each_replica(strategy, lambda _: arrays)
+
+    def windows(self, plan: Epoch, first: int, last: int) -> Iterator[Window]:
+        """Yield the one window: the whole epoch."""
+        replicas = self._strategy.num_replicas_in_sync
+        sizes, draws = _global_sizes(plan.order), _as_tuple(plan.draws)
+
+        def part(replica: int) -> Any:
+            return share_of(plan.order, replica, replicas), sizes, draws
+
+        yield Window((self._data, on_each_replica(self._strategy, part)), 0, last)
+
+
+class StreamedFeed:
+    """A window of steps after the other, read from a memory-mapped file in a background thread, one window ahead.
+
+    Args:
+        samples: Their images are memory-mapped.
+        window_bytes: Size of a window's images, over all replicas of this process; at least a step's.
+    """
+
+    def __init__(self, strategy: tf.distribute.Strategy, samples: Samples, window_bytes: int) -> None:
+        self._strategy, self._samples, self._window_bytes = strategy, samples, window_bytes
+
+    def windows(self, plan: Epoch, first: int, last: int) -> Iterator[Window]:
+        """Yield the windows from the one that holds `first`; each begins at a multiple of the window's length."""
+        length = self._steps_of_a_window(plan.order.shape[1])
+        replicas = self._strategy.num_replicas_in_sync
+        shares = [share_of(plan.order, replica, replicas) for replica in range(replicas)]
+        starts = range(first // length * length, last, length)
+        with ThreadPoolExecutor(1, thread_name_prefix="window") as reader:
+            ahead = [reader.submit(self._read, plan, shares, start, length) for start in starts[:1]]
+            for position, start in enumerate(starts):
+                values = ahead.pop().result()
+                if position + 1 < len(starts):
+                    ahead.append(reader.submit(self._read, plan, shares, starts[position + 1], length))
+                yield Window(values, start, min(start + length, last))
+
+    def _steps_of_a_window(self, batch_size: int) -> int:
+        local = len(self._strategy.extended.worker_devices) / self._strategy.num_replicas_in_sync
+        step_bytes = batch_size * local * self._samples.images[0].nbytes
+        return max(1, int(self._window_bytes // step_bytes))
+
+    def _read(self, plan: Epoch, shares: list[NDArray[np.int32]], start: int, length: int) -> Any:
+        """Put one window on the devices; all windows have one shape, so that no step is traced again."""
+        sizes = _padded(_global_sizes(plan.order[start : start + length]), length, 0)
+
+        def values(replica: int) -> Any:
+            chosen = _padded(shares[replica][start : start + length], length, -1)
+            indices = np.maximum(chosen, 0).ravel()
+            order = np.where(chosen < 0, -1, np.arange(chosen.size, dtype=np.int32).reshape(chosen.shape))
+            data = (read_rows(self._samples.images, indices), self._samples.labels[indices].astype(np.int32))
+            draws = tuple(draw[indices] for draw in _as_tuple(plan.draws))
+            return data, (order.astype(np.int32), sizes, draws)
+
+        return on_each_replica(self._strategy, values)
+
+
 def on_each_replica(strategy: tf.distribute.Strategy, make: Callable[[int], Any]) -> Any:
-    """Return a per-replica value, `make(replica)` converted to tensors on that replica's device."""
+    """Return a per-replica value, `make(replica)` converted to tensors on that replica's device.
+
+    Replicas are counted over all hosts; each host makes the values of its own.
+    """
     devices = strategy.extended.worker_devices
 
     def value(context: Any) -> Any:
         replica = context.replica_id_in_sync_group
-        with tf.device(devices[replica]):
+        with tf.device(devices[replica % len(devices)]):
             return tf.nest.map_structure(tf.constant, make(replica))
 
     return strategy.experimental_distribute_values_from_function(value)
 
 
-def as_tuple(draws: Draws) -> tuple[NDArray[np.int32], ...]:
+def _as_tuple(draws: Draws | None) -> tuple[NDArray[np.int32], ...]:
     """Return the arrays of the draws in the order of their fields, for tf.nest."""
-    return tuple(getattr(draws, entry.name) for entry in fields(draws))
+    return tuple(getattr(draws, entry.name) for entry in fields(draws)) if draws else ()
+
+
+def _global_sizes(order: NDArray[np.int32]) -> NDArray[np.int32]:
+    return (order >= 0).sum(axis=1).astype(np.int32)
+
+
+def _padded(rows: NDArray[np.int32], length: int, value: int) -> NDArray[np.int32]:
+    return np.concatenate([rows, np.full((length - len(rows), *rows.shape[1:]), value, np.int32)])

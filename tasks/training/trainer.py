@@ -1,6 +1,6 @@
-"""The training loop: our own step under `strategy.run`, the same trajectory on any number of replicas."""
+"""The training loop: the same trajectory on any number of replicas and hosts, however often it is stopped."""
 
-import functools
+import io
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -11,25 +11,26 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tasks.errors import InputError
-from tasks.models.build import logits_of
+from tasks.errors import InputError, ResumableError
 from tasks.params import Recipe
-from tasks.training.augment import Draws, gather_augmented
-from tasks.training.checkpoint import Checkpoint, CheckpointFolder, History
-from tasks.training.feed import Epoch, Samples, as_tuple, batches, draw_epoch, on_each_replica, share_of
+from tasks.training.checkpoint import Checkpoint, History
+from tasks.training.cluster import Agreement, Cluster
+from tasks.training.feed import DEFAULT_MEMORY, Epoch, Feed, Samples, Window, batches, build_feed, draw_epoch
 from tasks.training.lookahead import Lookahead
 from tasks.training.optimizer import build_optimizer
+from tasks.training.pace import Pace
+from tasks.training.saver import Saver
 from tasks.training.schedule import RateSchedule, best_epoch, should_stop
+from tasks.training.state import capture, restore
+from tasks.training.step import Step
 
 EVALUATION_BATCH = 1000
-LAUNCH_SECONDS = 1.0  # of steps between two looks at the clock
-
-LOSSES: dict[str, Callable[..., keras.losses.Loss]] = {
-    "binary_crossentropy": keras.losses.BinaryCrossentropy,
-    "categorical_crossentropy": functools.partial(keras.losses.CategoricalCrossentropy, from_logits=True),
-}
 
 Report = Callable[[int, int, dict[str, float]], None]
+
+
+class StopRequestedError(Exception):
+    """Some host was asked to stop; the step in progress is done."""
 
 
 @dataclass
@@ -63,6 +64,9 @@ class Trainer:
         mean_pixel: What a cutout shows, one value of 0 to 255 a channel.
         callbacks: Keras callbacks; they see `model` with its optimizer, and `model.stop_training` is honoured.
         report: Called with (step, steps in all, metrics so far in the epoch) after every launch.
+        stop_requested: Asked after every launch; where it answers yes the run is saved and ends.
+        cluster: The hosts that train together.
+        memory: Bytes of images held in memory, half for training and half for validation; more are streamed.
 
     Raises:
         ValueError: The replicas do not divide the batch size.
@@ -77,226 +81,201 @@ class Trainer:
     mean_pixel: tuple[int, ...] = (0, 0, 0)
     callbacks: Sequence[keras.callbacks.Callback] = ()
     report: Report | None = None
-    _launch: int = field(default=1, init=False)
+    stop_requested: Callable[[], bool] = lambda: False
+    cluster: Cluster = field(default_factory=Cluster)
+    memory: int = DEFAULT_MEMORY
+    _paces: dict[str, Pace] = field(default_factory=lambda: {"train": Pace(), "evaluate": Pace()}, init=False)
+    _feeds: dict[str, Feed] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        replicas = self.strategy.num_replicas_in_sync
-        if self.recipe.batch_size % replicas:
-            raise ValueError(f"batch_size {self.recipe.batch_size} is not divisible by {replicas} replicas")
-        steps = len(
-            batches(np.arange(len(self.training.labels), dtype=np.int32), self.recipe.batch_size, self.recipe.drop_last)
-        )
+        replicas, recipe = self.strategy.num_replicas_in_sync, self.recipe
+        if recipe.batch_size % replicas:
+            raise ValueError(f"batch_size {recipe.batch_size} is not divisible by {replicas} replicas")
+        count = len(self.training.labels)
+        steps = len(batches(np.arange(count, dtype=np.int32), recipe.batch_size, recipe.drop_last))
+        self.steps_per_epoch, self.total_steps = steps, math.ceil(steps * recipe.epochs)
         self.model.stop_training = False
-        self.steps_per_epoch, self.total_steps = steps, math.ceil(steps * self.recipe.epochs)
-        # With one replica and full batches only, every shape is known when the step is traced.
-        self._full_batches = self.recipe.drop_last and len(self.training.labels) >= self.recipe.batch_size
-        loss = self.recipe.loss
-        # Probabilities are float32, or float64 where the recipe asks for it; bfloat16 is too coarse for a loss.
-        wide = self.model.output.dtype
-        self._loss = LOSSES[loss.name](label_smoothing=loss.label_smoothing, reduction=None, dtype=wide)
+        self._agreement = Agreement(self.strategy, self.cluster)
+        self._state, self._best = Checkpoint(), [np.zeros(0)][:0]
         with self.strategy.scope():
-            self._network = logits_of(self.model) if loss.name == "categorical_crossentropy" else self.model
-            peak = self.recipe.optimizer.learning_rate
-            self._schedule = RateSchedule(self.recipe.schedule, peak, self.total_steps)
-            self.optimizer = build_optimizer(self.recipe, self._schedule, self.model, self.steps_per_epoch)
-            self.model.compile(optimizer=self.optimizer, loss=self._loss)
-            lookahead = self.recipe.lookahead
-            self._lookahead = Lookahead(lookahead, self.model, self.total_steps) if lookahead else None
+            self._schedule = RateSchedule(recipe.schedule, recipe.optimizer.learning_rate, self.total_steps)
+            self.optimizer = build_optimizer(recipe, self._schedule, self.model, steps)
+            full = recipe.drop_last and count >= recipe.batch_size
+            self._step = Step(self.model, self.optimizer, recipe, self.strategy, self.mean_pixel, full)
+            self.model.compile(optimizer=self.optimizer, loss=self._step.loss)
+            self._lookahead = Lookahead(recipe.lookahead, self.model, self.total_steps) if recipe.lookahead else None
 
-    def fit(self, checkpoints: CheckpointFolder | None = None, every_epochs: int = 1) -> Result:
-        """Train to the end, from the last checkpoint where there is one; the model then has the selected weights."""
-        checkpoint = (checkpoints.load()[0] if checkpoints else None) or Checkpoint(0, 0, [])
-        self._restore(checkpoint)
-        result = Result(checkpoint.history, 0, checkpoint.step)
-        best = checkpoint.arrays.get("best", [])
-        self._training_data = self._resident(self.training)
-        self._validation_data = self._resident(self.validation)
-        callbacks = keras.callbacks.CallbackList(list(self.callbacks), model=self.model)
-        callbacks.on_train_begin()
-        epochs = math.ceil(self.total_steps / self.steps_per_epoch)
-        for epoch in range(checkpoint.epoch, epochs):
-            if self._finished(result.history):
-                break
-            callbacks.on_epoch_begin(epoch)
-            logs = {"epoch": float(epoch + 1), **self._train_epoch(epoch, result), **self._validate()}
-            result.history.append(logs)
-            if best_epoch(_losses(result.history)) == epoch:
-                best = self.model.get_weights()
-            self._schedule.reduce_for(_losses(result.history))
-            callbacks.on_epoch_end(epoch, logs)
-            if checkpoints and ((epoch + 1) % every_epochs == 0 or epoch + 1 == epochs):
-                checkpoints.save(self._checkpoint(epoch + 1, result, best))
-        callbacks.on_train_end()
+    def fit(self, saver: Saver | None = None) -> Result:
+        """Train to the end, from where the state is; the model then has the selected weights.
+
+        Args:
+            saver: Saves the state every so often, and where the run is stopped.
+
+        Raises:
+            ResumableError: The run was asked to stop, or a host is gone; it is saved.
+            InputError: The loss is no number any more.
+        """
+        result = Result(self._state.history, 0, self._state.step)
+        try:
+            self._run_epochs(result, saver)
+        except StopRequestedError:
+            self._save(saver)
+            standing = saver.standing() if saver else "nothing was saved"
+            raise ResumableError(f"stopped after step {self._state.step}; {standing}; run it again to go on") from None
+        finally:
+            if saver:
+                saver.close()
         result.best_epoch = len(result.history) - 1
         if self.recipe.select == "best":
-            self.model.set_weights(best)
+            self.model.set_weights(self._best)
             result.best_epoch = best_epoch(_losses(result.history))
         return result
 
+    def resume(self, saver: Saver) -> Checkpoint | None:
+        """Take over the newest checkpoint, on every host the chief's; return it, or nothing where there is none."""
+        checkpoint = saver.load() if self.cluster.is_chief else None
+        if self.cluster.hosts:
+            data = self._agreement.broadcast(saver.last.read_bytes() if checkpoint and saver.last else b"")
+            checkpoint = saver.folder.read(io.BytesIO(data)) if data else None
+        if checkpoint:
+            restore(checkpoint.arrays, self.model, self.optimizer, self._lookahead)
+            self._schedule.reduce_for(_losses(checkpoint.history))
+            self._best = checkpoint.arrays.pop("best")
+            self._state = Checkpoint(checkpoint.step, checkpoint.totals, checkpoint.history)
+        return checkpoint
+
     def train_one_epoch(self) -> dict[str, float]:
         """Run the next epoch's steps and nothing else; return its mean loss and top-1 (for measuring)."""
-        if not hasattr(self, "_training_data"):
-            self._training_data = self._resident(self.training)
-        steps = int(self.optimizer.iterations.numpy())
-        return self._train_epoch(steps // self.steps_per_epoch, Result([], 0, steps))
+        metrics = self._train_epoch(self._state.step // self.steps_per_epoch, Result([], 0, 0), None)
+        self._state.totals = (0.0, 0.0, 0.0)
+        return metrics
 
     def evaluate(self, samples: Samples) -> dict[str, float]:
         """Return `loss`, `top1` and `binary_accuracy` over all samples, every one counted once."""
-        return self._evaluate(self._resident(samples), len(samples.labels))
+        return self._evaluate(build_feed(self.strategy, samples, self.memory // 2), len(samples.labels))
+
+    def _run_epochs(self, result: Result, saver: Saver | None) -> None:
+        callbacks = keras.callbacks.CallbackList(list(self.callbacks), model=self.model)
+        callbacks.on_train_begin()
+        history = self._state.history
+        for epoch in range(len(history), math.ceil(self.total_steps / self.steps_per_epoch)):
+            if self._finished(history):
+                break
+            callbacks.on_epoch_begin(epoch)
+            logs = {"epoch": float(epoch + 1), **self._train_epoch(epoch, result, saver), **self._validate()}
+            history.append(logs)
+            self._state.totals = (0.0, 0.0, 0.0)
+            if best_epoch(_losses(history)) == epoch:
+                self._best = self.model.get_weights()
+            self._schedule.reduce_for(_losses(history))
+            callbacks.on_epoch_end(epoch, logs)
+        callbacks.on_train_end()
 
     def _finished(self, history: History) -> bool:
         patience = self.recipe.schedule.stop_patience
         return bool(history) and (should_stop(_losses(history), patience) or bool(self.model.stop_training))
 
-    def _train_epoch(self, epoch: int, result: Result) -> dict[str, float]:
-        """Run an epoch's steps, several a launch; return its mean loss and top-1 and its last learning rate."""
-        shape = tuple(self.training.images.shape[1:])
+    def _train_epoch(self, epoch: int, result: Result, saver: Saver | None) -> dict[str, float]:
+        """Run an epoch's steps from the state's on; return its mean loss and top-1 and its last learning rate."""
+        shape, begin = self.training.images.shape[1:], epoch * self.steps_per_epoch
         plan = draw_epoch(self.recipe, len(self.training.labels), shape, self.seed, epoch)
-        placed = self._placed(plan)
-        last = min(plan.steps, self.total_steps - epoch * self.steps_per_epoch)
-        done, totals, start = 0, np.zeros(3), time.perf_counter()
-        while done < last:
-            stop = min(last, done + self._launch_length(done))
-            began = time.perf_counter()
-            totals += self._run_steps(self._training_data, placed, tf.constant(done), tf.constant(stop)).numpy()
-            self._adapt_launch(stop - done, time.perf_counter() - began)
-            done, result.steps = stop, result.steps + stop - done
-            means = {"train_loss": float(totals[0] / totals[2]), "train_top1": float(totals[1] / totals[2])}
-            self._check_finite(means["train_loss"], result.steps)
-            if self._lookahead:
-                self._lookahead.after_step(result.steps)
-            if self.report:
-                self.report(result.steps, self.total_steps, means)
-        result.images += int(totals[2])
-        result.seconds += time.perf_counter() - start
-        return {**means, "learning_rate": float(self._schedule(tf.constant(result.steps - 1)))}
+        last = min(plan.steps, self.total_steps - begin)
+        for window in self._feed("training").windows(plan, self._state.step - begin, last):
+            while self._state.step - begin < window.stop:
+                self._launch(window, begin, result, saver)
+        return {**self._means(), "learning_rate": float(self._schedule(tf.constant(self._state.step - 1)))}
 
-    def _launch_length(self, done: int) -> int:
-        """Return the steps of the next launch; never across a step after which Lookahead pulls."""
-        every = self._lookahead.params.every if self._lookahead else self._launch
-        position = int(self.optimizer.iterations.numpy()) % every if self._lookahead else 0
-        return max(1, min(self._launch, every - position))
+    def _launch(self, window: Window, begin: int, result: Result, saver: Saver | None) -> None:
+        """Run a launch's steps, and what follows it: the weights' average, a report, a save, a stop."""
+        state, seen = self._state, self._state.totals[2]
+        first = state.step - begin
+        last = min(window.stop, first + self._launch_length(saver))
+        seconds = self._run(self._step.train, window, (first, last))
+        result.images += round(state.totals[2] - seen)
+        result.seconds += seconds
+        result.steps = state.step
+        self._check_finite(saver)
+        if self._lookahead:
+            self._lookahead.after_step(state.step)
+        if self.report:
+            self.report(state.step, self.total_steps, self._means())
+        if saver and saver.due(state.step):
+            self._save(saver)
+        self._after_launch("train", last - first, seconds)
 
-    def _adapt_launch(self, steps: int, seconds: float) -> None:
-        """Grow launches to about a second: fewer round trips, still a live progress line. It changes no result."""
-        if seconds < LAUNCH_SECONDS / 2 and steps >= self._launch:
-            self._launch = min(self._launch * 2, 512)
+    def _run(self, loop: Any, window: Window, steps: tuple[int, int]) -> float:
+        """Run training steps of a window and bring the state up to them; return the seconds that they took."""
+        began = time.perf_counter()
+        first, last = (tf.constant(step - window.start) for step in steps)
+        with self._agreement.watched():
+            reached, totals = loop(window.values, first, last, tf.constant(self._state.totals, tf.float64))
+            loss, right, seen = (float(total) for total in totals.numpy())
+        self._state.step += int(reached) + window.start - steps[0]
+        self._state.totals = (loss, right, seen)
+        return time.perf_counter() - began
 
-    @tf.function(autograph=False, reduce_retracing=True)
-    def _run_steps(self, data: Any, plan: Any, first: tf.Tensor, last: tf.Tensor) -> tf.Tensor:
-        """Run steps first to last - 1; return the sums of loss and of right answers, and the images, float64."""
+    def _launch_length(self, saver: Saver | None) -> int:
+        """Return the steps of the next launch; never across a step after which Lookahead pulls or a save is due."""
+        limits = [self._paces["train"].steps]
+        if self._lookahead:
+            every = self._lookahead.params.every
+            limits.append(every - self._state.step % every)
+        if room := saver.room(self._state.step) if saver else None:
+            limits.append(room)
+        return min(limits)
 
-        def one(step: tf.Tensor, totals: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            sums = self.strategy.run(self._train_step, args=(data, plan, step))
-            return step + 1, totals + self.strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None)
+    def _after_launch(self, kind: str, steps: int, seconds: float) -> None:
+        stop, seconds = self._agreement.after_launch(self.stop_requested(), seconds)
+        self._paces[kind].observe(steps, seconds)
+        if stop:
+            raise StopRequestedError
 
-        start = (first, tf.zeros(3, tf.float64))
-        return tf.while_loop(lambda step, _: step < last, one, start)[1]
+    def _means(self) -> dict[str, float]:
+        loss, right, seen = self._state.totals
+        return {"train_loss": loss / seen, "train_top1": right / seen}
 
-    def _train_step(self, data: Any, plan: Any, step: tf.Tensor) -> tf.Tensor:
-        """One replica's part of a step; return its sums of loss and right answers, and its images, (3,) float64."""
-        order, global_sizes, draws = plan
-        indices = order[step]
-        if not self._full_batches:
-            indices = tf.boolean_mask(indices, indices >= 0)
-        images, labels = data
-        batch = gather_augmented(images, indices, Draws(*draws), self.recipe.augment.cutout, self.mean_pixel)
-        right = tf.gather(labels, indices)
-        with tf.GradientTape() as tape:
-            outputs = self._network(batch, training=True)
-            losses = self._losses(right, outputs)
-            mean = tf.reduce_sum(losses) / tf.cast(global_sizes[step], losses.dtype)
-        variables = self.model.trainable_variables
-        self.optimizer.apply(tape.gradient(mean, variables), variables)
-        return _sums(losses, outputs, right)
-
-    def _losses(self, labels: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
-        """Return the loss of each image, (B,), in float32 or wider."""
-        wide = tf.cast(outputs, self.model.output.dtype)
-        return self._loss(tf.one_hot(labels, outputs.shape[-1], dtype=wide.dtype), wide)
+    def _check_finite(self, saver: Saver | None) -> None:
+        loss = self._state.totals[0]
+        if not math.isfinite(loss):
+            step = self._state.step
+            rate = float(self._schedule(tf.constant(step - 1)))
+            standing = saver.standing() if saver else "nothing was saved"
+            raise InputError(
+                f"the loss became {loss} in step {step} at learning rate {rate:g}; {standing}; lower the rate"
+            )
 
     def _validate(self) -> dict[str, float]:
-        metrics = self._evaluate(self._validation_data, len(self.validation.labels))
+        metrics = self._evaluate(self._feed("validation"), len(self.validation.labels))
         return {f"validation_{name}": value for name, value in metrics.items()}
 
-    def _evaluate(self, data: Any, count: int) -> dict[str, float]:
-        order = batches(np.arange(count, dtype=np.int32), self._evaluation_batch(), drop_last=False)
+    def _evaluate(self, feed: Feed, count: int) -> dict[str, float]:
         replicas = self.strategy.num_replicas_in_sync
-        placed = on_each_replica(self.strategy, lambda replica: share_of(order, replica, replicas))
-        totals = self._run_evaluation(data, placed).numpy()
-        loss, right, binary, seen = (float(total) for total in totals)
+        batch = -(-EVALUATION_BATCH // replicas) * replicas
+        plan = Epoch(batches(np.arange(count, dtype=np.int32), batch, drop_last=False), None)
+        done, totals = 0, tf.zeros(4, tf.float64)
+        for window in feed.windows(plan, 0, plan.steps):
+            while done < window.stop:
+                began, first = time.perf_counter(), done
+                done = min(window.stop, first + self._paces["evaluate"].steps)
+                steps = tf.constant(first - window.start), tf.constant(done - window.start)
+                with self._agreement.watched():
+                    totals = self._step.evaluate(window.values, *steps, totals)[1]
+                self._after_launch("evaluate", done - first, time.perf_counter() - began)
+        loss, right, binary, seen = (float(total) for total in totals.numpy())
         return {"loss": loss / seen, "top1": right / seen, "binary_accuracy": binary / seen}
 
-    @tf.function(autograph=False, reduce_retracing=True)
-    def _run_evaluation(self, data: Any, order: Any) -> tf.Tensor:
-        local = self.strategy.experimental_local_results(order)[0]
+    def _feed(self, name: str) -> Feed:
+        if name not in self._feeds:
+            samples = {"training": self.training, "validation": self.validation}[name]
+            self._feeds[name] = build_feed(self.strategy, samples, self.memory // 2)
+        return self._feeds[name]
 
-        def one(step: tf.Tensor, totals: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            sums = self.strategy.run(self._evaluation_step, args=(data, order, step))
-            return step + 1, totals + self.strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None)
-
-        start = (tf.constant(0), tf.zeros(4, tf.float64))
-        return tf.while_loop(lambda step, _: step < tf.shape(local)[0], one, start)[1]
-
-    def _evaluation_step(self, data: Any, order: Any, step: tf.Tensor) -> tf.Tensor:
-        indices = tf.boolean_mask(order[step], order[step] >= 0)
-        images, labels = data
-        right = tf.gather(labels, indices)
-        outputs = self._network(tf.gather(images, indices), training=False)
-        losses = self._losses(right, outputs)
-        wide = tf.cast(outputs, tf.float32)
-        probabilities = wide if self._network is self.model else tf.nn.softmax(wide)
-        agreed = (probabilities > 0.5) == tf.one_hot(right, outputs.shape[-1], on_value=True, off_value=False)
-        loss, correct, seen = tf.unstack(_sums(losses, outputs, right))
-        binary = tf.reduce_sum(tf.reduce_mean(tf.cast(agreed, tf.float64), axis=-1))
-        return tf.stack([loss, correct, binary, seen])
-
-    def _evaluation_batch(self) -> int:
-        replicas = self.strategy.num_replicas_in_sync
-        return -(-EVALUATION_BATCH // replicas) * replicas
-
-    def _resident(self, samples: Samples) -> Any:
-        """Put images and labels on every replica's device, once."""
-        arrays = (np.asarray(samples.images), np.asarray(samples.labels, np.int32))
-        return on_each_replica(self.strategy, lambda _: arrays)
-
-    def _placed(self, plan: Epoch) -> Any:
-        """Put an epoch's plan on every replica's device: its part of the order, the global batch sizes, the draws."""
-        replicas = self.strategy.num_replicas_in_sync
-        sizes, draws = (plan.order >= 0).sum(axis=1).astype(np.int32), as_tuple(plan.draws)
-        return on_each_replica(self.strategy, lambda replica: (share_of(plan.order, replica, replicas), sizes, draws))
-
-    def _check_finite(self, loss: float, step: int) -> None:
-        if not math.isfinite(loss):
-            rate = float(self._schedule(tf.constant(step - 1)))
-            raise InputError(f"the loss became {loss} by step {step} at learning rate {rate:g}; lower the rate")
-
-    def _checkpoint(self, epoch: int, result: Result, best: list[Any]) -> Checkpoint:
-        arrays = {
-            "weights": self.model.get_weights(),
-            "optimizer": [keras.ops.convert_to_numpy(v) for v in self.optimizer.variables],
-            "slow": [slow.numpy() for slow in self._lookahead.slow] if self._lookahead else [],
-            "best": best,
-        }
-        return Checkpoint(epoch, result.steps, result.history, arrays)
-
-    def _restore(self, checkpoint: Checkpoint) -> None:
-        if not checkpoint.arrays:
-            return
-        self.model.set_weights(checkpoint.arrays["weights"])
-        for variable, value in zip(self.optimizer.variables, checkpoint.arrays["optimizer"], strict=True):
-            variable.assign(value)
-        for slow, value in zip(self._lookahead.slow if self._lookahead else [], checkpoint.arrays["slow"], strict=True):
-            slow.assign(value)
-        self._schedule.reduce_for(_losses(checkpoint.history))
+    def _save(self, saver: Saver | None) -> None:
+        """Give the saver a copy of the state; of several hosts only the chief does."""
+        if saver and self.cluster.is_chief:
+            arrays = capture(self.model, self.optimizer, self._lookahead, self._best)
+            saver.save(Checkpoint(self._state.step, self._state.totals, list(self._state.history), arrays))
 
 
 def _losses(history: History) -> list[float]:
     return [logs["validation_loss"] for logs in history]
-
-
-def _sums(losses: tf.Tensor, outputs: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """Return the sum of the losses, the count of right top-1 answers and the count of images, (3,) float64."""
-    right = tf.argmax(outputs, axis=-1, output_type=tf.int32) == labels
-    sums = [tf.reduce_sum(losses), tf.reduce_sum(tf.cast(right, tf.float64)), tf.size(labels)]
-    return tf.stack([tf.cast(value, tf.float64) for value in sums])

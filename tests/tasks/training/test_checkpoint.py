@@ -8,7 +8,7 @@ from tasks.training.checkpoint import Checkpoint, CheckpointFolder, fingerprint
 
 def checkpoint(step: int) -> Checkpoint:
     arrays = {"weights": [np.full((2, 3), step, np.float32), np.array(step)], "slow": []}
-    return Checkpoint(step, 10 * step, [{"validation_loss": 0.1 * step}], arrays)
+    return Checkpoint(step, (0.1 * step, 2.0, 3.0), [{"validation_loss": 0.1 * step}], arrays)
 
 
 def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -17,7 +17,7 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
     loaded, problems = folder.load()
     assert loaded is not None
     assert not problems
-    assert (loaded.epoch, loaded.step, loaded.history) == (3, 30, [{"validation_loss": 0.1 * 3}])
+    assert (loaded.step, loaded.totals, loaded.history) == (3, (0.1 * 3, 2.0, 3.0), [{"validation_loss": 0.1 * 3}])
     np.testing.assert_array_equal(loaded.arrays["weights"][0], np.full((2, 3), 3, np.float32))
     assert loaded.arrays["slow"] == []
 
@@ -38,7 +38,7 @@ def test_an_unsound_checkpoint_is_reported_and_the_one_before_it_used(tmp_path: 
     newest.write_bytes({"cut": bytes(data[:100]), "altered": bytes(data), "emptied": b""}[damage])
     loaded, problems = folder.load()
     assert loaded is not None
-    assert loaded.epoch == 1
+    assert loaded.step == 1
     assert len(problems) == 1
     assert newest.name in problems[0]
 
@@ -46,9 +46,9 @@ def test_an_unsound_checkpoint_is_reported_and_the_one_before_it_used(tmp_path: 
 def test_another_run_has_another_folder(tmp_path: Path) -> None:
     source = tmp_path / "code.py"
     source.write_text("a = 1")
-    runs = {fingerprint({"seed": 0}, [source]), fingerprint({"seed": 1}, [source])}
+    runs = {fingerprint({"seed": 0}, {"code.py": source}), fingerprint({"seed": 1}, {"code.py": source})}
     source.write_text("a = 2")
-    runs.add(fingerprint({"seed": 0}, [source]))
+    runs.add(fingerprint({"seed": 0}, {"code.py": source}))
     assert len(runs) == 3
     first, second, _ = (CheckpointFolder(tmp_path, run) for run in sorted(runs))
     first.save(checkpoint(1))

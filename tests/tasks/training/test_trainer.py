@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tasks.errors import InputError
+from tasks.errors import InputError, ResumableError
 from tasks.models.build import build_model, whiten
 from tasks.models.whitening import pixel_statistics
 from tasks.params import Recipe, load_params
 from tasks.training.checkpoint import CheckpointFolder
 from tasks.training.distribute import build_strategy
 from tasks.training.feed import Samples
+from tasks.training.pace import Pace
 from tasks.training.precision import POLICIES, resolve_precision
+from tasks.training.saver import Saver
 from tasks.training.trainer import Result, Trainer
 
 ROOT = Path(__file__).parents[3]
@@ -101,35 +103,61 @@ def test_the_same_run_twice_is_the_same_to_the_bit() -> None:
         np.testing.assert_array_equal(ours, theirs)
 
 
-class KilledError(Exception):
-    """Stands for the death of the process."""
+class StopAfter:
+    """Asks the run to stop after so many launches."""
+
+    def __init__(self, launches: int) -> None:
+        self.left = launches
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        return self.left < 0
 
 
-class KillAfter(keras.callbacks.Callback):
-    def __init__(self, epoch: int) -> None:
-        super().__init__()
-        self.last = epoch
+def one_step_a_launch(engine: Trainer) -> Trainer:
+    engine._paces = {kind: SlowPace() for kind in engine._paces}
+    return engine
 
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        if epoch == self.last:
-            raise KilledError
+
+class SlowPace(Pace):
+    def observe(self, steps: int, seconds: float) -> None:
+        """Stay at one step."""
 
 
 @pytest.mark.parametrize(("devices", "select"), [("cpu:1", "last"), ("cpu:2", "best")])
-def test_a_resumed_run_ends_in_the_same_bits(tmp_path: Path, devices: str, select: str) -> None:
+def test_a_stopped_run_goes_on_and_ends_in_the_same_bits(tmp_path: Path, devices: str, select: str) -> None:
     changes: dict[str, Any] = {"precision": "float32", "select": select, "epochs": 5}
     changes["schedule"] = {"name": "constant", "reduce_patience": 1, "stop_patience": 3}
     alone, expected = trained(devices, **changes)
-    for epoch in (1, 3):
-        engine = trainer(devices, **changes)
-        engine.callbacks = [KillAfter(epoch)]
-        with pytest.raises(KilledError):
-            engine.fit(CheckpointFolder(tmp_path, "run"))
-    engine = trainer(devices, **changes)
-    result = engine.fit(CheckpointFolder(tmp_path, "run"))
+    for launches in (2, 5, 20):
+        engine, saver = one_step_a_launch(trainer(devices, **changes)), Saver(CheckpointFolder(tmp_path, "run"))
+        engine.resume(saver)
+        engine.stop_requested = StopAfter(launches)
+        with pytest.raises(ResumableError, match=r"stopped after step \d+; the last good checkpoint is .*step-"):
+            engine.fit(saver)
+    engine, saver = trainer(devices, **changes), Saver(CheckpointFolder(tmp_path, "run"))
+    resumed = engine.resume(saver)
+    assert resumed is not None
+    # Stopped after step 3, in the validation after step 8, and 18 steps and three validations later.
+    assert resumed.step == 3 + 5 + 18
+    result = engine.fit(saver)
     assert (result.history, result.best_epoch, result.steps) == (expected.history, expected.best_epoch, expected.steps)
     for ours, theirs in zip(engine.model.get_weights(), alone, strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_launches_of_any_length_give_the_same_history_to_the_bit() -> None:
+    short = one_step_a_launch(trainer(precision="float32", lookahead=None))
+    long = trainer(precision="float32", lookahead=None)
+    long._paces["train"].steps = long._paces["evaluate"].steps = 64
+    assert short.fit().history == long.fit().history
+
+
+def test_nothing_is_traced_again_after_the_first_step() -> None:
+    engine = trainer(epochs=3)
+    engine.fit()
+    assert engine._step.train.experimental_get_tracing_count() == 1
+    assert engine._step.evaluate.experimental_get_tracing_count() == 1
 
 
 def test_early_stopping_keeps_the_best_weights() -> None:

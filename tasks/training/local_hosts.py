@@ -1,0 +1,84 @@
+"""A cluster on this machine: several processes on loopback, as `python -m tasks.train --hosts 2` starts them."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from types import FrameType
+
+from tasks.errors import BAD_INPUT_STATUS, RESUMABLE_STATUS
+
+GRACE = 60.0  # seconds that the others have to stop by themselves when one is gone
+POLL = 0.1
+
+
+def run_hosts(count: int, command: list[str]) -> int:
+    """Run `command` in `count` processes that form one cluster; return the status that says best what happened.
+
+    A signal to this process is passed on to all. When one of them fails, the others notice and stop by themselves;
+    those that have not after GRACE seconds are killed.
+    """
+    addresses = [f"127.0.0.1:{port}" for port in _free_ports(count)]
+    processes = [_start(command, addresses, index) for index in range(count)]
+    try:
+        with _passed_on(processes):
+            _wait(processes)
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+    return _status([process.returncode for process in processes])
+
+
+def _start(command: list[str], addresses: list[str], index: int) -> "subprocess.Popen[bytes]":
+    config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+    # A session of its own: Ctrl-C reaches it once, from us, and not from the terminal too.
+    return subprocess.Popen(command, env={**os.environ, "TF_CONFIG": json.dumps(config)}, start_new_session=True)
+
+
+def _wait(processes: "list[subprocess.Popen[bytes]]") -> None:
+    deadline = None
+    while any(process.poll() is None for process in processes):
+        if deadline is None and any(process.returncode for process in processes):
+            deadline = time.monotonic() + GRACE
+        if deadline is not None and time.monotonic() > deadline:
+            print("train: a host did not stop by itself after another was gone, and is killed", file=sys.stderr)
+            return
+        time.sleep(POLL)
+
+
+@contextlib.contextmanager
+def _passed_on(processes: "list[subprocess.Popen[bytes]]") -> Iterator[None]:
+    def pass_on(number: int, _frame: FrameType | None) -> None:
+        for process in processes:
+            if process.poll() is None:
+                process.send_signal(number)
+
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _status(statuses: list[int]) -> int:
+    """Return bad input before a resumable end before any other failure: the others only followed it."""
+    for telling in (BAD_INPUT_STATUS, RESUMABLE_STATUS):
+        if telling in statuses:
+            return telling
+    return next((abs(status) for status in statuses if status), 0)
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [opened.getsockname()[1] for opened in sockets]
+    for opened in sockets:
+        opened.close()
+    return ports

@@ -1,0 +1,88 @@
+"""What a finished run leaves besides its model: the history, the facts, and how fast it was."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+from dvclive import Live
+
+from tasks.files import sha256_of, write_json
+from tasks.params import Recipe, TrainParams
+from tasks.runtime import write_runtime
+from tasks.training.trainer import Result
+
+
+class HistoryWriter(keras.callbacks.Callback):
+    """Passes every epoch's metrics on to DVCLive, a resumed run's earlier epochs included."""
+
+    def __init__(self, live: Live) -> None:
+        super().__init__()
+        self._live = live
+        self._live.step = 1  # epochs count from 1 wherever a person sees them
+
+    def write(self, logs: dict[str, float]) -> None:
+        """Log one epoch."""
+        for name, value in sorted(logs.items()):
+            if name != "epoch":
+                self._live.log_metric(name, value)
+        self._live.next_step()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Log the epoch that has just ended."""
+        self.write(logs or {})
+
+
+def write_facts(
+    folder: Path,
+    model: keras.Model,
+    result: Result,
+    decided: tuple[TrainParams, Recipe, str],
+    content_sha256: dict[str, str],
+) -> None:
+    """Write history.json and training.json beside model.keras.
+
+    Args:
+        folder: The stage's output; it holds model.keras.
+        model: What model.keras holds.
+        result: From Trainer.fit.
+        decided: The parameters, the recipe and the precision.
+        content_sha256: Of each split's images and labels.
+    """
+    params, recipe, precision = decided
+    best = result.history[result.best_epoch]
+    write_json(folder / "history.json", {"columns": {name: [row[name] for row in result.history] for name in best}})
+    validation = {name: best[f"validation_{name}"] for name in ("loss", "top1", "binary_accuracy")}
+    training: dict[str, Any] = {
+        "recipe": params.recipe,
+        "recipe_parameters": recipe.model_dump(mode="json"),
+        "seed": params.seed,
+        "precision": precision,
+        "epochs_run": len(result.history),
+        "best_epoch": result.best_epoch + 1,
+        "steps": result.steps,
+        "parameters": model.count_params(),
+        "trainable_parameters": sum(math.prod(weight.shape) for weight in model.trainable_weights),
+        "train": {"loss": best["train_loss"], "top1": best["train_top1"]},
+        "validation": validation,
+        "data_sha256": {split: content_sha256[split] for split in ("train", "validation")},
+        "model_sha256": sha256_of(folder / "model.keras"),
+    }
+    write_json(folder / "training.json", training)
+    print(f"trained {len(result.history)} epochs; validation top-1 {100 * validation['top1']:.2f} %", flush=True)
+
+
+def write_speed(result: Result, strategy: tf.distribute.Strategy, hosts: int) -> None:
+    """Write runtime/train.json: what a clock or the machine decides, and no output may hold."""
+    facts = {
+        "seconds": round(result.seconds, 3),
+        "images_per_second": round(result.images / max(result.seconds, 1e-9), 1),
+        "hosts": hosts,
+        "devices": list(strategy.extended.worker_devices),
+        "replicas": strategy.num_replicas_in_sync,
+        "strategy": type(strategy).__name__,
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+    }
+    write_runtime("train", facts)

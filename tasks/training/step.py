@@ -1,0 +1,121 @@
+"""The compiled step: several steps a launch, each under `strategy.run`, the same result on any number of replicas."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tasks.models.build import logits_of
+from tasks.params import Recipe
+from tasks.training.augment import Draws, gather_augmented
+
+LOSSES: dict[str, Callable[..., keras.losses.Loss]] = {
+    "binary_crossentropy": keras.losses.BinaryCrossentropy,
+    "categorical_crossentropy": functools.partial(keras.losses.CategoricalCrossentropy, from_logits=True),
+}
+
+
+class Step:
+    """One training step and one evaluation step of a recipe, in loops that TensorFlow runs by itself.
+
+    Both loops take the values of a tasks.training.feed.Window, the first and the last step + 1 within it, and totals
+    to add to. Totals go in and come out, so that their sum does not depend on how steps are grouped into launches.
+
+    Args:
+        model, optimizer: Made in the strategy's scope.
+        recipe: Gives the loss and the cutout.
+        mean_pixel: What a cutout shows, one value of 0 to 255 a channel.
+        full_batches: Whether no training batch is short; every shape is then known when the step is traced.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        optimizer: Any,
+        recipe: Recipe,
+        strategy: tf.distribute.Strategy,
+        mean_pixel: tuple[int, ...],
+        full_batches: bool,
+    ) -> None:
+        self._model, self._optimizer, self._recipe, self._strategy = model, optimizer, recipe, strategy
+        self._mean_pixel, self._full_batches = mean_pixel, full_batches
+        # Probabilities are float32, or float64 where the recipe asks for it; bfloat16 is too coarse for a loss.
+        self._wide, loss = model.output.dtype, recipe.loss
+        self.loss = LOSSES[loss.name](label_smoothing=loss.label_smoothing, reduction=None, dtype=self._wide)
+        self._from_logits = loss.name == "categorical_crossentropy"
+        self._network = logits_of(model) if self._from_logits else model
+
+    @tf.function(autograph=False, reduce_retracing=True)
+    def train(self, values: Any, first: tf.Tensor, last: tf.Tensor, totals: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Run training steps; stop after one whose loss is no number.
+
+        Returns:
+            The step after the last one run, int32, and the sums of loss and of right answers and the number of
+            images, (3,) float64.
+        """
+
+        def goes_on(step: tf.Tensor, totals: tf.Tensor) -> tf.Tensor:
+            return (step < last) & tf.math.is_finite(totals[0])
+
+        return self._loop(self._train_step, goes_on, values, first, totals)
+
+    @tf.function(autograph=False, reduce_retracing=True)
+    def evaluate(
+        self, values: Any, first: tf.Tensor, last: tf.Tensor, totals: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Run evaluation steps.
+
+        Returns:
+            `last`, and the sums of loss, right answers, binary accuracy and the number of images, (4,) float64.
+        """
+        return self._loop(self._evaluation_step, lambda step, _: step < last, values, first, totals)
+
+    def _loop(self, one: Any, goes_on: Any, values: Any, first: tf.Tensor, totals: tf.Tensor) -> Any:
+        def body(step: tf.Tensor, totals: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            sums = self._strategy.run(one, args=(values, step))
+            return step + 1, totals + self._strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None)
+
+        return tf.while_loop(goes_on, body, (first, totals))
+
+    def _train_step(self, values: Any, step: tf.Tensor) -> tf.Tensor:
+        """One replica's part of a step; return its sums of loss and right answers, and its images, (3,) float64."""
+        (images, labels), (order, global_sizes, draws) = values
+        indices = order[step]
+        if not self._full_batches:
+            indices = tf.boolean_mask(indices, indices >= 0)
+        batch = gather_augmented(images, indices, Draws(*draws), self._recipe.augment.cutout, self._mean_pixel)
+        right = tf.gather(labels, indices)
+        with tf.GradientTape() as tape:
+            outputs = self._network(batch, training=True)
+            losses = self._losses(right, outputs)
+            mean = tf.reduce_sum(losses) / tf.cast(global_sizes[step], losses.dtype)
+        variables = self._model.trainable_variables
+        self._optimizer.apply(tape.gradient(mean, variables), variables)
+        return _sums(losses, outputs, right)
+
+    def _evaluation_step(self, values: Any, step: tf.Tensor) -> tf.Tensor:
+        (images, labels), (order, _, _) = values
+        indices = tf.boolean_mask(order[step], order[step] >= 0)
+        right = tf.gather(labels, indices)
+        outputs = self._network(tf.gather(images, indices), training=False)
+        losses = self._losses(right, outputs)
+        wide = tf.cast(outputs, tf.float32)
+        probabilities = tf.nn.softmax(wide) if self._from_logits else wide
+        agreed = (probabilities > 0.5) == tf.one_hot(right, outputs.shape[-1], on_value=True, off_value=False)
+        loss, correct, seen = tf.unstack(_sums(losses, outputs, right))
+        binary = tf.reduce_sum(tf.reduce_mean(tf.cast(agreed, tf.float64), axis=-1))
+        return tf.stack([loss, correct, binary, seen])
+
+    def _losses(self, labels: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
+        """Return the loss of each image, (B,), in float32 or wider."""
+        wide = tf.cast(outputs, self._wide)
+        return self.loss(tf.one_hot(labels, outputs.shape[-1], dtype=wide.dtype), wide)
+
+
+def _sums(losses: tf.Tensor, outputs: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Return the sum of the losses, the count of right top-1 answers and the count of images, (3,) float64."""
+    right = tf.argmax(outputs, axis=-1, output_type=tf.int32) == labels
+    sums = [tf.reduce_sum(losses), tf.reduce_sum(tf.cast(right, tf.float64)), tf.size(labels)]
+    return tf.stack([tf.cast(value, tf.float64) for value in sums])
