@@ -154,6 +154,7 @@ class Whitening(Section):
     images: Positive = 5000
     epsilon: Annotated[float, Field(gt=0)] = 5e-4
     bias_epochs: NonNegative = 3
+    bias_rate_factor: Annotated[float, Field(gt=0)] = 1.0
 
 
 class ModelParams(Section):
@@ -169,7 +170,10 @@ class ModelParams(Section):
         activation: Of `airbench`.
         pooling: Of the `linear` head.
         logit_scale: Factor on the `linear` head's logits.
-        batch_norm_momentum: Of `airbench`: the share of the running statistics kept a step.
+        batch_norm_momentum: The share of the running statistics kept a step; of `airbench`, and of `vgg16` with
+            `batch_norm`.
+        convolutions: Of each group of `airbench`; the third is a residual branch, as in airbench96.
+        batch_norm: Whether `vgg16` normalizes after every convolution, which then has no bias.
     """
 
     base: Literal["vgg16", "resnet50", "airbench"]
@@ -181,7 +185,15 @@ class ModelParams(Section):
     pooling: Literal["average", "max"] = "average"
     logit_scale: Annotated[float, Field(gt=0)] = 1.0
     batch_norm_momentum: Share = 0.6
+    convolutions: Annotated[int, Field(ge=2, le=3)] = 2
+    batch_norm: bool = False
     whitening: Whitening = Whitening()
+
+    @model_validator(mode="after")
+    def _weights_fit(self) -> "ModelParams":
+        if self.batch_norm and (self.base != "vgg16" or self.weights != "none"):
+            raise ValueError("batch_norm = true is for base vgg16 with weights none")
+        return self
 
 
 class LossParams(Section):
@@ -192,20 +204,23 @@ class LossParams(Section):
 
 
 class OptimizerParams(Section):
-    """Adam as Keras defines it, or SGD with Nesterov momentum and L2 in two groups of parameters.
+    """Adam as Keras defines it, SGD with Nesterov momentum and L2, or Muon for kernels and that SGD for the rest.
 
     Attributes:
         learning_rate: Peak rate, for a mean loss.
         momentum: Of SGD.
         l2: Added to the gradient of the mean loss: l2 × weight.
         batch_norm_rate_factor: Rate of batch norm's betas over `learning_rate`; their L2 is `l2` over this factor.
+        kernel_rate, kernel_momentum: Of Muon, for the kernels of convolutions; the schedule is the common one.
     """
 
-    name: Literal["adam", "sgd"]
+    name: Literal["adam", "sgd", "muon"]
     learning_rate: Annotated[float, Field(gt=0)]
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
     l2: NonNegative = 0.0
     batch_norm_rate_factor: Annotated[float, Field(gt=0)] = 1.0
+    kernel_rate: Annotated[float, Field(gt=0)] = 0.24
+    kernel_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.6
 
 
 class ScheduleParams(Section):

@@ -10,15 +10,22 @@ from tasks.errors import InputError
 from tasks.models.layers import BatchNormalization, PartialIdentity, WhiteningConvolution
 from tasks.params import ModelParams
 
+# Convolutions and filters of a block.
+VGG16_BLOCKS = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
+
 Base = Callable[[keras.KerasTensor, ModelParams], keras.KerasTensor]
 
 
 def airbench(images: keras.KerasTensor, params: ModelParams) -> keras.KerasTensor:
-    """Whitening convolution and three groups of two 3×3 convolutions (airbench94, arXiv 2404.00498, figure 2)."""
+    """Whitening convolution and three groups of 3×3 convolutions (arXiv 2404.00498, figure 2).
+
+    A group has two convolutions, as in airbench94, or three with a residual around the last two, as in airbench96.
+    """
     x = WhiteningConvolution(2 * WhiteningConvolution.SIZE**2 * images.shape[-1], name="whitening")(images)
     x = keras.layers.Activation(activation(params.activation), name="whitening_activation")(x)
+    first = x
     for group, width in enumerate(params.widths, start=1):
-        for convolution in (1, 2):
+        for convolution in range(1, params.convolutions + 1):
             name = f"group{group}_convolution{convolution}"
             x = keras.layers.Conv2D(
                 width, 3, padding="same", use_bias=False, kernel_initializer=PartialIdentity(), name=name
@@ -26,13 +33,28 @@ def airbench(images: keras.KerasTensor, params: ModelParams) -> keras.KerasTenso
             if convolution == 1:
                 x = keras.layers.MaxPooling2D(2, name=f"group{group}_pool")(x)
             x = BatchNormalization(params.batch_norm_momentum, epsilon=0.0, scale=False, name=f"{name}_norm")(x)
+            if convolution == 3:
+                x = keras.layers.Add(name=f"group{group}_residual")([x, first])
             x = keras.layers.Activation(activation(params.activation), name=f"{name}_activation")(x)
+            first = x if convolution == 1 else first
     return x
 
 
 def vgg16(images: keras.KerasTensor, params: ModelParams) -> keras.KerasTensor:
-    """VGG16's thirteen convolutions (arXiv 1409.1556, configuration D), without top."""
-    return _application(keras.applications.VGG16, images, params)
+    """VGG16's thirteen convolutions (arXiv 1409.1556, configuration D), without top, with or without batch norm."""
+    if not params.batch_norm:
+        return _application(keras.applications.VGG16, images, params)
+    x = images
+    for block, (convolutions, filters) in enumerate(VGG16_BLOCKS, start=1):
+        for convolution in range(1, convolutions + 1):
+            name = f"block{block}_conv{convolution}"
+            x = keras.layers.Conv2D(
+                filters, 3, padding="same", use_bias=False, kernel_initializer="he_normal", name=name
+            )(x)
+            x = BatchNormalization(params.batch_norm_momentum, name=f"{name}_norm")(x)
+            x = keras.layers.ReLU(name=f"{name}_relu")(x)
+        x = keras.layers.MaxPooling2D(2, name=f"block{block}_pool")(x)
+    return x
 
 
 def resnet50(images: keras.KerasTensor, params: ModelParams) -> keras.KerasTensor:

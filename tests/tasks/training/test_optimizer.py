@@ -2,8 +2,9 @@ import keras
 import numpy as np
 
 from tasks.params import LookaheadParams
+from tasks.training.adam import Adam
 from tasks.training.lookahead import Lookahead
-from tasks.training.optimizer import Adam, NesterovSGD
+from tasks.training.nesterov import NesterovSGD
 
 
 def test_adam_is_that_of_keras() -> None:
@@ -24,7 +25,7 @@ def test_nesterov_sgd_follows_its_equations() -> None:
     beta._path = "norm/beta"
     bias = keras.Variable(np.array([3.0]), name="bias")
     bias._path = "whitening/bias"
-    optimizer = NesterovSGD(0.1, momentum=0.9, l2=0.01, batch_norm_rate_factor=4, last_steps={"whitening/bias": 2})
+    optimizer = NesterovSGD(0.1, momentum=0.9, l2=0.01, rate_factors={"norm/beta": 4}, last_steps={"whitening/bias": 2})
     optimizer.build([weight, beta, bias])
     expected = {"weight": np.array([1.0, -2.0]), "beta": np.array([0.5]), "bias": np.array([3.0])}
     velocity = {name: np.zeros_like(value) for name, value in expected.items()}
