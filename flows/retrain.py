@@ -27,27 +27,31 @@ HOUR = 3600.0
 
 @dataclass(frozen=True)
 class Policy:
-    """How often a stage is tried again and how long one try may take, in seconds."""
+    """How often a stage is tried again, whether only where it can go on, and how long one try may take, in seconds."""
 
-    retries: int = 0
+    retries: int = 3
+    only_resumable: bool = True
     timeout: float = 6 * HOUR
 
 
-# Only what talks to a network is tried again: anything else would fail the same way, after the same cost.
+# What talks to a network is tried again; anything else only where it saved its work, since it would fail the same way.
 POLICIES = {
-    "download": Policy(retries=3, timeout=2 * HOUR),
+    "download": Policy(only_resumable=False, timeout=2 * HOUR),
     "train": Policy(timeout=72 * HOUR),
-    "publish": Policy(retries=3, timeout=HOUR),
+    "publish": Policy(only_resumable=False, timeout=HOUR),
 }
-PUSH = Policy(retries=3, timeout=6 * HOUR)
+PUSH = Policy()
 BACKOFF_SECONDS = exponential_backoff(backoff_factor=5)
 JITTER = 0.5
 
 
 def worth_another_try(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
-    """Tell whether a failure may pass: not where a stage has said that its input is wrong."""
+    """Tell whether a failure may pass: not where a stage says that its input is wrong, always where it can go on."""
     error = state.result(raise_on_failure=False)
-    return not (isinstance(error, StageError) and error.is_final)
+    if not isinstance(error, StageError):
+        return False
+    only_resumable = POLICIES.get(error.stage, Policy()).only_resumable
+    return error.is_resumable or not (only_resumable or error.is_final)
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, retry_condition_fn=worth_another_try)

@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from flows.command import CommandTimeoutError, Finished, Limits, OnLine, run_lines
-from tasks.errors import BAD_INPUT_STATUS, InputError
+from tasks.errors import BAD_INPUT_STATUS, RESUMABLE_STATUS, InputError
 
 DVC = (sys.executable, "-m", "dvc")
 SHARE = re.compile(r"\[ *(\d+(?:\.\d+)?)%\] ?(.*)")  # as tasks/progress.py prints it
@@ -61,6 +61,11 @@ class StageError(Exception):
     def is_final(self) -> bool:
         """Whether another try would end the same way: a stage said that its input is wrong."""
         return self.status == BAD_INPUT_STATUS
+
+    @property
+    def is_resumable(self) -> bool:
+        """Whether the stage saved its work and another try goes on with it: a host was lost, or it was told to stop."""
+        return self.status == RESUMABLE_STATUS
 
 
 def read_stages(folder: Path) -> list[str]:
