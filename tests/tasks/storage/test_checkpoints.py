@@ -539,11 +539,12 @@ def test_a_bucket_that_refuses_to_delete_still_has_the_newest(
 
 
 @pytest.mark.usefixtures("one_attempt")
+@pytest.mark.parametrize("page", [b"<html>", b"<html/>"])  # not XML; XML that says nothing
 def test_a_server_that_is_no_object_store_warns(
-    object_store: ObjectStore, tmp_path: Path, mirrors: Mirrors, server: Callable[[bytes | None], str]
+    object_store: ObjectStore, tmp_path: Path, mirrors: Mirrors, server: Callable[[bytes | None], str], page: bytes
 ) -> None:
-    page = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\nConnection: close\r\n\r\n<html>"
-    mirror, warnings = mirrors(remote_at(object_store, AWS_ENDPOINT_URL_S3=server(page)))
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s" % (len(page), page)
+    mirror, warnings = mirrors(remote_at(object_store, AWS_ENDPOINT_URL_S3=server(answer)))
     for step in (1, 2):
         mirror.offer(write_checkpoint(tmp_path, step, bytes(module.PART_BYTES)))
         assert not mirror.flush(SECONDS)
