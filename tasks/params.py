@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
@@ -243,6 +243,13 @@ class ScheduleParams(Section):
     stop_patience: Annotated[int, Field(ge=0)] = 0
 
 
+class Shrinking(Section):
+    """Images are shrunk to `size` × `size` pixels in the first `share` of the steps, which are then cheap."""
+
+    size: Annotated[int, Field(ge=8, le=1024)]
+    share: Share
+
+
 class AugmentParams(Section):
     """What happens to a training image before it is seen.
 
@@ -250,11 +257,13 @@ class AugmentParams(Section):
         crop: Pixels of reflect padding; a window of the image's size is cut at a random offset.
         flip: `none`, `random`, or `alternating`: random in the first epoch, then the other way round every epoch.
         cutout: Side in pixels of a square set to the mean; 0 switches it off.
+        shrink: Progressive resizing, as fast.ai's DAWNBench entries had it; null for none.
     """
 
     crop: Annotated[int, Field(ge=0, le=64)] = 0
     flip: Literal["none", "random", "alternating"] = "none"
     cutout: Annotated[int, Field(ge=0, le=256)] = 0
+    shrink: Shrinking | None = None
 
 
 class LookaheadParams(Section):
@@ -362,5 +371,5 @@ def _allowed_keys(location: tuple[int | str, ...]) -> str:
             section = Recipe
         else:
             annotation = section.model_fields[str(part)].annotation
-            section = annotation if isinstance(annotation, type) else LookaheadParams
+            section = next(kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type))
     return f"allowed are {', '.join(section.model_fields)}"

@@ -97,7 +97,8 @@ def train(
     _check_batch_size(params, recipe, strategy)
     run = _prepare(params, recipe, split)
     with strategy.scope():
-        model = build_model(recipe.model, run.record.image_shape, len(run.record.classes), run.statistics)
+        shape = (None, None, run.record.image_shape[2]) if recipe.augment.shrink else run.record.image_shape
+        model = build_model(recipe.model, shape, len(run.record.classes), run.statistics)
         whiten(model, recipe.model, run.training.images, run.statistics)
     _check_agreement(run, strategy, cluster)
     if not cluster.is_chief:
@@ -164,7 +165,7 @@ def _checkpoints(run: Run, root: Path) -> Iterator[Saver]:
     mirror = Mirror(remote, warn_on_stderr)
     try:
         yield Saver(folder, *every, mirror.offer)
-    except ResumableError:
+    except (ResumableError, InputError):
         if not mirror.flush(MIRROR_SECONDS):
             warn_on_stderr(f"the last checkpoint did not reach {params.checkpoint_remote} in {MIRROR_SECONDS:.0f} s")
         raise

@@ -15,9 +15,9 @@ IMAGENET_MEAN_BGR = [103.939, 116.779, 123.68]
 
 
 def build_model(
-    params: ModelParams, image_shape: tuple[int, int, int], classes: int, statistics: PixelStatistics
+    params: ModelParams, image_shape: tuple[int | None, int | None, int], classes: int, statistics: PixelStatistics
 ) -> keras.Model:
-    """Return a model from uint8 images (N, H, W, 3) to float32 probabilities (N, classes).
+    """Return a model from uint8 images (N, H, W, 3) to float32 probabilities (N, classes); H and W may be of any size.
 
     Its layer `logits` gives the logits. Initial weights follow keras.utils.set_random_seed; the compute dtype follows
     Keras's global dtype policy, and the probabilities never have less than float32.

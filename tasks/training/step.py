@@ -48,8 +48,12 @@ class Step:
         self._network = logits_of(model) if self._from_logits else model
 
     @tf.function(autograph=False, reduce_retracing=True)
-    def train(self, values: Any, first: tf.Tensor, last: tf.Tensor, totals: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def train(
+        self, values: Any, first: tf.Tensor, last: tf.Tensor, totals: tf.Tensor, size: int | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """Run training steps; stop after one whose loss is no number.
+
+        Where a `size` is given, images are shrunk to that height and width; each size is traced once.
 
         Returns:
             The step after the last one run, int32, and the sums of loss and of right answers and the number of
@@ -59,7 +63,7 @@ class Step:
         def goes_on(step: tf.Tensor, totals: tf.Tensor) -> tf.Tensor:
             return (step < last) & tf.math.is_finite(totals[0])
 
-        return self._loop(self._train_step, goes_on, values, first, totals)
+        return self._loop(functools.partial(self._train_step, size), goes_on, values, first, totals)
 
     @tf.function(autograph=False, reduce_retracing=True)
     def evaluate(
@@ -79,13 +83,15 @@ class Step:
 
         return tf.while_loop(goes_on, body, (first, totals))
 
-    def _train_step(self, values: Any, step: tf.Tensor) -> tf.Tensor:
+    def _train_step(self, size: int | None, values: Any, step: tf.Tensor) -> tf.Tensor:
         """One replica's part of a step; return its sums of loss and right answers, and its images, (3,) float64."""
         (images, labels), (order, global_sizes, draws) = values
         indices = order[step]
         if not self._full_batches:
             indices = tf.boolean_mask(indices, indices >= 0)
         batch = gather_augmented(images, indices, Draws(*draws), self._recipe.augment.cutout, self._mean_pixel)
+        if size is not None:
+            batch = tf.cast(tf.round(tf.image.resize(batch, (size, size), antialias=True)), tf.uint8)
         right = tf.gather(labels, indices)
         with tf.GradientTape() as tape:
             outputs = self._network(batch, training=True)

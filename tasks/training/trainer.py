@@ -5,7 +5,6 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import keras
 import numpy as np
@@ -94,6 +93,8 @@ class Trainer:
         count = len(self.training.labels)
         steps = len(batches(np.arange(count, dtype=np.int32), recipe.batch_size, recipe.drop_last))
         self.steps_per_epoch, self.total_steps = steps, math.ceil(steps * recipe.epochs)
+        self._shrink = recipe.augment.shrink
+        self._full_size_from = math.ceil(self.total_steps * self._shrink.share) if self._shrink else 0
         self.model.stop_training = False
         self._agreement = Agreement(self.strategy, self.cluster)
         self._state, self._best = Checkpoint(), [np.zeros(0)][:0]
@@ -190,7 +191,7 @@ class Trainer:
         state, seen = self._state, self._state.totals[2]
         first = state.step - begin
         last = min(window.stop, first + self._launch_length(saver))
-        seconds = self._run(self._step.train, window, (first, last))
+        seconds = self._run(window, (first, last))
         result.images += round(state.totals[2] - seen)
         result.seconds += seconds
         result.steps = state.step
@@ -203,20 +204,24 @@ class Trainer:
             self._save(saver)
         self._after_launch("train", last - first, seconds)
 
-    def _run(self, loop: Any, window: Window, steps: tuple[int, int]) -> float:
+    def _run(self, window: Window, steps: tuple[int, int]) -> float:
         """Run training steps of a window and bring the state up to them; return the seconds that they took."""
         began = time.perf_counter()
         first, last = (tf.constant(step - window.start) for step in steps)
         with self._agreement.watched():
-            reached, totals = loop(window.values, first, last, tf.constant(self._state.totals, tf.float64))
+            before = tf.constant(self._state.totals, tf.float64)
+            size = self._shrink.size if self._state.step < self._full_size_from and self._shrink else None
+            reached, totals = self._step.train(window.values, first, last, before, size)
             loss, right, seen = (float(total) for total in totals.numpy())
         self._state.step += int(reached) + window.start - steps[0]
         self._state.totals = (loss, right, seen)
         return time.perf_counter() - began
 
     def _launch_length(self, saver: Saver | None) -> int:
-        """Return the steps of the next launch; never across a step after which Lookahead pulls or a save is due."""
+        """Return the steps of the next launch: none of it across a pull of Lookahead, a due save, a change of size."""
         limits = [self._paces["train"].steps]
+        if self._state.step < self._full_size_from:
+            limits.append(self._full_size_from - self._state.step)
         if self._lookahead:
             every = self._lookahead.params.every
             limits.append(every - self._state.step % every)

@@ -54,7 +54,8 @@ def trainer(devices: str = "cpu:1", **changes: Any) -> Trainer:
     strategy = build_strategy(devices)
     statistics = pixel_statistics(TRAINING.images)
     with strategy.scope():
-        model = build_model(recipe.model, (32, 32, 3), 4, statistics)
+        shape = (None, None, 3) if recipe.augment.shrink else (32, 32, 3)
+        model = build_model(recipe.model, shape, 4, statistics)
         whiten(model, recipe.model, TRAINING.images, statistics)
     return Trainer(model, recipe, 0, strategy, TRAINING, VALIDATION)
 
@@ -122,6 +123,16 @@ def one_step_a_launch(engine: Trainer) -> Trainer:
 class SlowPace(Pace):
     def observe(self, steps: int, seconds: float) -> None:
         """Stay at one step."""
+
+
+def test_small_images_are_followed_by_whole_ones() -> None:
+    shrink = {"size": 24, "share": 0.15}
+    engine = trainer(epochs=8, augment={**RECIPE["augment"], "shrink": shrink})
+    assert engine.fit().history[-1]["validation_top1"] > 0.8
+    assert engine._full_size_from == 10  # of 64 steps, in the middle of the second epoch
+    assert engine._step.train.experimental_get_tracing_count() == 2
+    small, whole = trained(augment={"shrink": {"size": 16, "share": 1.0}})[0], trained(augment={})[0]
+    assert largest_relative_gap(small, whole) > 0.01
 
 
 @pytest.mark.parametrize(("devices", "select"), [("cpu:1", "last"), ("cpu:2", "best")])

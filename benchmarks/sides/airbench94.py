@@ -1,0 +1,159 @@
+"""airbench94 (arXiv 2404.00498) in PyTorch, trained to its end: what `fast` has to beat.
+
+`python -m benchmarks.sides.airbench94 SPLIT_FOLDER SEED` trains on the split's training images, answers for its test
+images, and prints one line of JSON: `seconds` of training, `top1`, and `top1_augmented` over six views. On a processor,
+in bfloat16 autocast. Like every side in PyTorch it imports nothing of this project but benchmarks.sides.
+"""
+
+import json
+import math
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from benchmarks.sides.torch_loop import Airbench
+
+EPOCHS, BATCH, MOMENTUM = 9.9, 1024, 0.85
+PEAK, L2, BETA_FACTOR, SMOOTHING = 1.5, 1.33e-3, 64.0, 0.2
+WARMUP, START, END = 0.23, 0.2, 0.07
+LOOKAHEAD_EVERY, LOOKAHEAD_DECAY = 5, 0.95**5
+WHITENING_IMAGES, WHITENING_EPSILON, BIAS_EPOCHS = 5000, 5e-4, 3
+CROP = 2
+MODEL = {"activation": "gelu", "widths": [64, 256, 256], "batch_norm_momentum": 0.6, "logit_scale": 1 / 9}
+
+
+def load(folder: Path, split: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return a split's images, float (N, 3, H, W) of 0 to 1, and labels (N,)."""
+    images = torch.from_numpy(np.load(folder / f"{split}_images.npy")).permute(0, 3, 1, 2)
+    labels = torch.from_numpy(np.load(folder / f"{split}_labels.npy")).long()
+    return images.float().div_(255).contiguous(memory_format=torch.channels_last), labels
+
+
+def initial_network(images: torch.Tensor) -> nn.Module:
+    """Return the network with identity-like convolutions and a whitening one for normalized `images`."""
+    network = Airbench(MODEL)
+    convolutions = [layer for layer in network.base if isinstance(layer, nn.Conv2d)]
+    for convolution in convolutions[1:]:
+        nn.init.dirac_(convolution.weight.data[: convolution.in_channels])
+    patches = images[:WHITENING_IMAGES].unfold(2, 2, 1).unfold(3, 2, 1).permute(0, 2, 3, 1, 4, 5).reshape(-1, 12)
+    values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))
+    kernel = vectors.T.reshape(-1, 3, 2, 2) / torch.sqrt(values.reshape(-1, 1, 1, 1) + WHITENING_EPSILON)
+    convolutions[0].weight.data = torch.cat([kernel, -kernel])
+    convolutions[0].bias.data.zero_()
+    return network.to(memory_format=torch.channels_last)
+
+
+def rate(step: int, steps: int) -> float:
+    """Return the share of the peak rate at a step."""
+    warmup = int(steps * WARMUP)
+    if step < warmup:
+        return START + (1 - START) * step / warmup
+    return 1 + (END - 1) * (step - warmup) / (steps - warmup)
+
+
+def build_optimizer(network: nn.Module) -> torch.optim.Optimizer:
+    """Return Nesterov SGD with a rate of its own for batch norm's betas."""
+    betas = [layer.bias for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
+    apart = {id(beta) for beta in betas}
+    others = [weight for weight in network.parameters() if weight.requires_grad and id(weight) not in apart]
+    groups = [
+        {"params": betas, "lr": PEAK * BETA_FACTOR, "weight_decay": L2 / BETA_FACTOR},
+        {"params": others, "lr": PEAK, "weight_decay": L2},
+    ]
+    return torch.optim.SGD(groups, momentum=MOMENTUM, nesterov=True, fused=True)
+
+
+def epoch_of(images: torch.Tensor, epoch: int) -> torch.Tensor:
+    """Return the flipped and cropped images of an epoch; `images` are padded, and a random half is mirrored already."""
+    size = images.shape[-1] - 2 * CROP
+    offsets, cropped = torch.randint(0, 2 * CROP + 1, (len(images), 2)), torch.empty(len(images), 3, size, size)
+    cropped = cropped.contiguous(memory_format=torch.channels_last)
+    for row in range(2 * CROP + 1):
+        for column in range(2 * CROP + 1):
+            chosen = (offsets[:, 0] == row) & (offsets[:, 1] == column)
+            cropped[chosen] = images[chosen, :, row : row + size, column : column + size]
+    return cropped.flip(-1) if epoch % 2 else cropped
+
+
+def train(images: torch.Tensor, labels: torch.Tensor) -> nn.Module:
+    """Train on normalized images (N, 3, H, W)."""
+    network = initial_network(images)
+    optimizer, loss_of = build_optimizer(network), nn.CrossEntropyLoss(label_smoothing=SMOOTHING)
+    per_epoch = len(images) // BATCH
+    steps, step = math.ceil(per_epoch * EPOCHS), 0
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, steps))
+    slow = {name: value.clone() for name, value in network.state_dict().items() if value.is_floating_point()}
+    mirrored = (torch.rand(len(images)) < 0.5).reshape(-1, 1, 1, 1)
+    padded = functional.pad(torch.where(mirrored, images.flip(-1), images), (CROP,) * 4, mode="reflect")
+    network.train()
+    for epoch in range(math.ceil(EPOCHS)):
+        network.base[0].bias.requires_grad = epoch < BIAS_EPOCHS
+        seen, order = epoch_of(padded, epoch), torch.randperm(len(images))
+        for position in range(min(per_epoch, steps - step)):
+            chosen = order[position * BATCH : (position + 1) * BATCH]
+            with torch.autocast("cpu", torch.bfloat16):
+                outputs = network(seen[chosen])
+            loss = loss_of(outputs.float(), labels[chosen])
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            scheduler.step()
+            step += 1
+            if step % LOOKAHEAD_EVERY == 0:
+                pull(network, slow, LOOKAHEAD_DECAY * (step / steps) ** 3)
+    pull(network, slow, 1.0)
+    return network
+
+
+def pull(network: nn.Module, slow: dict[str, torch.Tensor], kept: float) -> None:
+    """Draw the slow weights towards the network's, then set the network's to them."""
+    state = network.state_dict()
+    for name, value in slow.items():
+        value.lerp_(state[name], 1 - kept)
+        state[name].copy_(value)
+
+
+@torch.no_grad()
+def answer(network: nn.Module, images: torch.Tensor, augmented: bool) -> torch.Tensor:
+    """Return logits (N, 10) of normalized images; `augmented` averages six views."""
+
+    def view(batch: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return network(batch).float()
+
+    def both(batch: torch.Tensor) -> torch.Tensor:
+        return (view(batch) + view(batch.flip(-1))) / 2
+
+    def six(batch: torch.Tensor) -> torch.Tensor:
+        size, padded = batch.shape[-1], functional.pad(batch, (1,) * 4, mode="reflect")
+        shifted = [both(padded[:, :, start : start + size, start : start + size]) for start in (0, 2)]
+        return both(batch) / 2 + (shifted[0] + shifted[1]) / 4
+
+    network.eval()
+    return torch.cat([(six if augmented else view)(batch) for batch in images.split(2000)])
+
+
+def main() -> None:
+    """Train and answer; print the result."""
+    folder, seed = Path(sys.argv[1]), int(sys.argv[2])
+    torch.manual_seed(seed)
+    images, labels = load(folder, "train")
+    tests, right = load(folder, "test")
+    mean, deviation = (statistic(images, (0, 2, 3)).reshape(1, 3, 1, 1) for statistic in (torch.mean, torch.std))
+    images, tests = (images - mean) / deviation, (tests - mean) / deviation
+    start = time.perf_counter()
+    network = train(images, labels)
+    seconds = time.perf_counter() - start
+    top1, augmented = (
+        (answer(network, tests, views).argmax(1) == right).float().mean().item() for views in (False, True)
+    )
+    print(json.dumps({"seconds": seconds, "top1": top1, "top1_augmented": augmented}))
+
+
+if __name__ == "__main__":
+    main()
