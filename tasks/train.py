@@ -6,6 +6,7 @@ machine; on real hosts TF_CONFIG says who they are.
 
 import argparse
 import contextlib
+import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -105,6 +106,7 @@ def train(
         _follow(run, model, strategy, cluster, checkpoints)
         return
     _say_what_starts(run, strategy, model, cluster)
+    _remove_leftovers(output)
     # The checkpoints go last, when the model has its place.
     with _checkpoints(run, checkpoints) as saver, replaced_folder(output) as temporary:
         with Live(str(temporary / "dvclive"), dvcyaml=None, save_dvc_exp=False) as live:
@@ -145,6 +147,12 @@ def _check_agreement(run: Run, strategy: tf.distribute.Strategy, cluster: Cluste
     if Agreement(strategy, cluster).broadcast(own) != own:
         host = cluster.hosts[cluster.own]
         raise InputError(f"{host.job} {host.index} ({host.address}) has other data, parameters or code than the chief")
+
+
+def _remove_leftovers(output: Path) -> None:
+    """Remove what killed runs had begun to write in place of `output`."""
+    for leftover in output.absolute().parent.glob(f".{output.name}.*.tmp"):
+        shutil.rmtree(leftover)
 
 
 @contextlib.contextmanager

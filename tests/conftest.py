@@ -17,6 +17,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 pytest_plugins = [
     "tests.fixtures.archives",
     "tests.fixtures.http_server",
+    "tests.fixtures.nursery",
     "tests.fixtures.object_store",
     "tests.fixtures.small_disk",
 ]
