@@ -77,6 +77,7 @@ def write_speed(result: Result, strategy: tf.distribute.Strategy, hosts: int) ->
     """Write runtime/train.json: what a clock or the machine decides, and no output may hold."""
     facts = {
         "seconds": round(result.seconds, 3),
+        "epoch_seconds": [round(seconds, 3) for seconds in result.epoch_seconds],
         "images_per_second": round(result.images / max(result.seconds, 1e-9), 1),
         "hosts": hosts,
         "devices": list(strategy.extended.worker_devices),

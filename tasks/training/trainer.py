@@ -41,6 +41,7 @@ class Result:
         best_epoch: Index of the epoch whose weights the model has.
         steps: Steps done in all.
         images: Training images seen by this process, and the seconds that it took, validation left out.
+        epoch_seconds: The same seconds up to the end of each epoch that this process ended.
     """
 
     history: History
@@ -48,6 +49,7 @@ class Result:
     steps: int
     images: int = 0
     seconds: float = 0.0
+    epoch_seconds: list[float] = field(default_factory=list)
 
 
 @dataclass(eq=False)
@@ -165,6 +167,7 @@ class Trainer:
             callbacks.on_epoch_begin(epoch)
             logs = {"epoch": float(epoch + 1), **self._train_epoch(epoch, result, saver), **self._validate()}
             history.append(logs)
+            result.epoch_seconds.append(result.seconds)
             self._state.totals = (0.0, 0.0, 0.0)
             if best_epoch(_losses(history)) == epoch:
                 self._best = self.model.get_weights()

@@ -1,0 +1,51 @@
+"""A folder in which the real stages run: parameters of its own, this repository's data/split."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from tasks.errors import InputError
+from tasks.params import PARAMS_FILE
+
+ROOT = Path(__file__).parent.parent
+SPLIT = Path("data/split")
+
+
+@contextlib.contextmanager
+def prepared(recipe: str, seed: int) -> Iterator[Path]:
+    """Give a temporary folder with params.yaml set to a recipe and a seed; raises InputError without data/split."""
+    if not SPLIT.is_dir():
+        raise InputError(f"{SPLIT} does not exist; make it with: dvc repro split")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "data").mkdir()
+        (folder / SPLIT).symlink_to(SPLIT.resolve())
+        values = YAML(typ="safe").load(PARAMS_FILE.read_text(encoding="utf-8"))
+        values["train"].update(recipe=recipe, seed=seed)
+        with (folder / PARAMS_FILE).open("w", encoding="utf-8") as stream:
+            YAML().dump(values, stream)
+        yield folder
+
+
+def stage(name: str) -> list[str]:
+    """Return the command of a stage."""
+    return [sys.executable, "-m", f"tasks.{name}"]
+
+
+def environment() -> dict[str, str]:
+    """Return the environment in which a stage finds this repository's code from any folder."""
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def run(command: list[str], folder: Path) -> str:
+    """Run a program to its end and return what it printed; raises InputError with its last words where it failed."""
+    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise InputError(f"{' '.join(command)} failed: {done.stderr.strip()[-500:]}")
+    return done.stdout
