@@ -13,6 +13,7 @@ import pytest
 
 from tests.fixtures.nursery import Nursery, StageRun
 from tests.fixtures.train_workspace import (
+    RECIPE,
     checkpoints,
     contents,
     largest_relative_gap,
@@ -26,6 +27,7 @@ STEPS_PER_EPOCH = 13
 # The rate falls and training stops before its last epoch: both are decided while the kills go on.
 STOPPED_EARLY: dict[str, Any] = {
     "epochs": 40,
+    "optimizer": {**RECIPE["optimizer"], "batch_norm_rate_factor": 1},
     "schedule": {"name": "constant", "reduce_factor": 0.3, "reduce_patience": 1, "stop_patience": 3},
 }
 
