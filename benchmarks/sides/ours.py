@@ -23,9 +23,7 @@ def build_trainer(case: dict[str, Any]) -> Trainer:
     statistics = pixel_statistics(images)
     keras.utils.set_random_seed(0)
     keras.config.set_dtype_policy(POLICIES[resolve_precision(recipe.precision)])
-    strategy = build_strategy(
-        case.get("devices", "auto" if tf.config.list_physical_devices("GPU") else "cpu:1")
-    )
+    strategy = build_strategy(case.get("devices", "auto" if tf.config.list_physical_devices("GPU") else "cpu:1"))
     with strategy.scope():
         model = build_model(recipe.model, images.shape[1:], CLASSES, statistics)
         whiten(model, recipe.model, images, statistics)

@@ -78,7 +78,8 @@ def make(case: dict[str, Any]) -> Callable[[], None]:
     torch.manual_seed(0)
     recipe, steps = case["recipe"], case["steps"]
     batch, bfloat16 = recipe["batch_size"], recipe["precision"] == "bfloat16"
-    network = Airbench(recipe["model"]) if recipe["model"]["base"] == "airbench" else nn.Sequential(vgg16(), ResidualSeparable())
+    is_airbench = recipe["model"]["base"] == "airbench"
+    network = Airbench(recipe["model"]) if is_airbench else nn.Sequential(vgg16(), ResidualSeparable())
     network = network.to(memory_format=torch.channels_last).train()
     weights = [weight for weight in network.parameters() if weight.requires_grad]
     optimizer: torch.optim.Optimizer

@@ -7,6 +7,8 @@ from typing import Any
 import keras
 
 from tasks.errors import InputError
+from tasks.models.convolution import Convolution
+from tasks.models.gelu import gelu
 from tasks.models.layers import BatchNormalization, PartialIdentity, WhiteningConvolution
 from tasks.params import ModelParams
 
@@ -27,9 +29,9 @@ def airbench(images: keras.KerasTensor, params: ModelParams) -> keras.KerasTenso
     for group, width in enumerate(params.widths, start=1):
         for convolution in range(1, params.convolutions + 1):
             name = f"group{group}_convolution{convolution}"
-            x = keras.layers.Conv2D(
-                width, 3, padding="same", use_bias=False, kernel_initializer=PartialIdentity(), name=name
-            )(x)
+            x = Convolution(width, 3, padding="same", use_bias=False, kernel_initializer=PartialIdentity(), name=name)(
+                x
+            )
             if convolution == 1:
                 x = keras.layers.MaxPooling2D(2, name=f"group{group}_pool")(x)
             x = BatchNormalization(params.batch_norm_momentum, epsilon=0.0, scale=False, name=f"{name}_norm")(x)
@@ -48,9 +50,7 @@ def vgg16(images: keras.KerasTensor, params: ModelParams) -> keras.KerasTensor:
     for block, (convolutions, filters) in enumerate(VGG16_BLOCKS, start=1):
         for convolution in range(1, convolutions + 1):
             name = f"block{block}_conv{convolution}"
-            x = keras.layers.Conv2D(
-                filters, 3, padding="same", use_bias=False, kernel_initializer="he_normal", name=name
-            )(x)
+            x = Convolution(filters, 3, padding="same", use_bias=False, kernel_initializer="he_normal", name=name)(x)
             x = BatchNormalization(params.batch_norm_momentum, name=f"{name}_norm")(x)
             x = keras.layers.ReLU(name=f"{name}_relu")(x)
         x = keras.layers.MaxPooling2D(2, name=f"block{block}_pool")(x)
@@ -58,7 +58,7 @@ def vgg16(images: keras.KerasTensor, params: ModelParams) -> keras.KerasTensor:
 
 
 def resnet50(images: keras.KerasTensor, params: ModelParams) -> keras.KerasTensor:
-    """ResNet50 (arXiv 1512.03385), without top, its batch norm replaced by ours."""
+    """ResNet50 (arXiv 1512.03385), without top, with our batch norm and convolution."""
     return _application(keras.applications.ResNet50, images, params)
 
 
@@ -68,12 +68,6 @@ BASES: dict[str, Base] = {"airbench": airbench, "vgg16": vgg16, "resnet50": resn
 def activation(name: str) -> Callable[[Any], Any] | str:
     """Return a Keras activation: `gelu` is exact, `gelu_tanh` its approximation, the others as Keras names them."""
     return {"gelu": gelu, "gelu_tanh": "gelu"}.get(name, name)
-
-
-@keras.saving.register_keras_serializable(package="retrain")
-def gelu(x: Any) -> Any:
-    """Exact GELU, x · Φ(x) (arXiv 1606.08415)."""
-    return keras.activations.gelu(x, approximate=False)
 
 
 def _application(build: Callable[..., Any], images: keras.KerasTensor, params: ModelParams) -> keras.KerasTensor:
@@ -88,19 +82,18 @@ def _application(build: Callable[..., Any], images: keras.KerasTensor, params: M
             network.load_weights(weights)
         except (OSError, ValueError, KeyError) as error:
             raise InputError(f"model.weights = {params.weights!r} does not fit {params.base}: {error}") from error
-    if not any(isinstance(layer, keras.layers.BatchNormalization) for layer in network.layers):
-        return network.output
     clone = keras.models.clone_model(
         network,
         input_tensors=network.inputs,
-        clone_function=_with_own_batch_norm,
+        clone_function=_with_own_layers,
         call_function=lambda layer, *inputs, **_: layer(*inputs),
     )
     clone.set_weights(network.get_weights())
     return clone.output
 
 
-def _with_own_batch_norm(layer: keras.layers.Layer) -> keras.layers.Layer:
+def _with_own_layers(layer: keras.layers.Layer) -> keras.layers.Layer:
     if isinstance(layer, keras.layers.BatchNormalization):
         return BatchNormalization(layer.momentum, layer.epsilon, name=layer.name)
-    return layer.__class__.from_config(layer.get_config())
+    own = Convolution if type(layer) is keras.layers.Conv2D else layer.__class__
+    return own.from_config(layer.get_config())

@@ -47,8 +47,15 @@ class NesterovSGD(keras.optimizers.Optimizer):
         index = self._get_variable_index(variable)
         velocity, factor, last_step = self._velocities[index], self._factors[index], self._last_steps[index]
         gradient = tf.cast(gradient, variable.dtype) + self.l2 / factor * variable
-        self.assign(velocity, self.momentum * velocity.value + gradient)
         rate = tf.cast(learning_rate, variable.dtype) * factor
         if last_step is not None:
             rate = tf.where(self.iterations.value < last_step, rate, tf.zeros_like(rate))
-        self.assign_sub(variable, rate * (gradient + self.momentum * velocity.value))
+        # TensorFlow's momentum has this form: accum ← momentum·accum + grad; var ← var - lr·(grad + momentum·accum).
+        tf.raw_ops.ResourceApplyMomentum(
+            var=variable.handle,
+            accum=velocity.value.handle,
+            lr=rate,
+            grad=gradient,
+            momentum=tf.cast(self.momentum, variable.dtype),
+            use_nesterov=True,
+        )
