@@ -1,4 +1,6 @@
-"""The training engine. To read it, in this order:
+"""The training engine.
+
+To read it, in this order:
 
 - trainer: the loop over epochs and launches; what is saved, reported and stopped when
 - step: what a launch runs on the devices; one step's loss, gradient and sums
