@@ -1,7 +1,7 @@
 """TensorFlow and Keras without their dozen start-up lines: `from tasks.quiet_tensorflow import keras, tf`, first.
 
 TensorFlow 2.21 logs from C++ while it is imported and while it looks for devices, whatever TF_CPP_MIN_LOG_LEVEL says.
-A stage's own sentence would drown in it.
+A stage's own sentence would drown in it. What it logs later obeys the variable, which a person may set to 0 to read all.
 """
 
 import contextlib
@@ -34,10 +34,14 @@ def held_back_stderr() -> Iterator[None]:
             os.close(shown)
 
 
+if not NVIDIA_DRIVER.exists():
+    # With a driver its words are wanted: they say why a GPU is not used. Errors come as exceptions too, and those of a
+    # host that is gone fill pages before ours.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if "TF_CONFIG" in os.environ else "2")
+
 with held_back_stderr():
     import keras
     import tensorflow as tf
 
     if not NVIDIA_DRIVER.exists():
-        # With a driver its words are wanted: they say why a GPU is not used.
         tf.config.list_physical_devices()

@@ -123,7 +123,7 @@ class Trainer:
             self._run_epochs(result, saver)
         except StopRequestedError:
             self._save(saver)
-            standing = saver.standing() if saver else "nothing was saved"
+            standing = self._standing(saver)
             raise ResumableError(f"stopped after step {self._state.step}; {standing}; run it again to go on") from None
         finally:
             if saver:
@@ -247,10 +247,15 @@ class Trainer:
         if not math.isfinite(loss):
             step = self._state.step
             rate = float(self._schedule(tf.constant(step - 1)))
-            standing = saver.standing() if saver else "nothing was saved"
             raise InputError(
-                f"the loss became {loss} in step {step} at learning rate {rate:g}; {standing}; lower the rate"
+                f"the loss became {loss} in step {step} at learning rate {rate:g}; {self._standing(saver)}; "
+                "lower the rate"
             )
+
+    def _standing(self, saver: Saver | None) -> str:
+        if not self.cluster.is_chief:
+            return "the chief has the checkpoints"
+        return saver.standing() if saver else "nothing was saved"
 
     def _validate(self) -> dict[str, float]:
         metrics = self._evaluate(self._feed("validation"), len(self.validation.labels))

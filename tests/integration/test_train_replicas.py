@@ -85,6 +85,6 @@ def test_in_float32_replicas_change_no_more_than_another_order_within_batches(tr
     # Both only regroup the sums of a batch, so that both gaps come from the same rounding: that of replicas must lie
     # within what five orders of the same images show.
     orders = [gap(trained, "one", shuffled, "float32") for shuffled in SHUFFLED]
-    assert 0 < min(orders)
+    assert min(orders) > 0
     assert max(orders) < 1e-3, "the training itself blows rounding up, and would hide a real difference"
     assert 0 < gap(trained, cluster, "float32", "float32") <= max(orders)
