@@ -41,6 +41,16 @@ def test_one_address_is_as_good_as_several() -> None:
     assert params.download.url == ("file:///archive.tar.gz",)
 
 
+def test_a_wrong_key_in_an_optional_group_is_told_the_keys_of_that_group() -> None:
+    with pytest.raises(InputError, match=r"shrink\.shar = 0\.5: no such parameter; allowed are size, share"):
+        parse_params(changed("recipes.fast.augment.shrink", {"size": 24, "share": 0.5, "shar": 0.5}), "params.yaml")
+
+
+def test_batch_norm_is_for_vgg16_without_weights() -> None:
+    with pytest.raises(InputError, match=r"fast\.model: batch_norm = true is for base vgg16 with weights none"):
+        parse_params(changed("recipes.fast.model.batch_norm", True), "params.yaml")
+
+
 @pytest.mark.parametrize(
     ("key", "value", "allowed"),
     [
@@ -49,6 +59,9 @@ def test_one_address_is_as_good_as_several() -> None:
         ("recipes.fast.learning_rat", 1, "allowed are epochs"),
         ("recipes.fast.model.wdths", 3, "allowed are base, head"),
         ("recipes.fast.lookahead.evry", 1, "allowed are every"),
+        ("train.checkpoint_remote", "http://bucket/prefix", "pattern"),
+        ("train.checkpoint_remote", "s3://bucket", "pattern"),
+        ("train.checkpoint_every_seconds", 0, "greater than 0"),
         ("split.validation_fraction", 0, "greater than 0"),
         ("split.validation_fraction", 1, "less than 1"),
         ("split.method", "random", "'stratified' or 'tail'"),

@@ -1,4 +1,5 @@
 import hashlib
+import itertools
 import json
 import math
 import zipfile
@@ -28,6 +29,35 @@ def test_seed_model_has_the_authors_parameters() -> None:
     model = build_model(load_params().recipes["seed"].model, (32, 32, 3), 10, STATISTICS)
     assert model.count_params() == 14_732_426
     assert sum(math.prod(weight.shape) for weight in model.trainable_weights) == 14_732_362
+
+
+def test_vgg16_may_normalize_after_every_convolution() -> None:
+    params = load_params().recipes["vgg16"].model
+    model = build_model(params, (32, 32, 3), 10, STATISTICS)
+    bare = build_model(params.model_copy(update={"batch_norm": False}), (32, 32, 3), 10, STATISTICS)
+    convolutions = [layer for layer in model.layers if layer.name.startswith("block") and layer.name[-6:-1] == "_conv"]
+    assert len(convolutions) == 13
+    for layer in convolutions:
+        assert bare.get_layer(layer.name).kernel.shape == layer.kernel.shape
+        assert model.get_layer(f"{layer.name}_norm").momentum == 0.9
+        assert layer.bias is None
+
+
+def test_airbench96_adds_a_residual_branch_to_every_group() -> None:
+    params = load_params().recipes["best"].model
+    model = build_model(params, (32, 32, 3), 10, STATISTICS)
+    kernels = [
+        weight for weight in model.trainable_weights if weight.path.endswith("/kernel") and len(weight.shape) == 4
+    ]
+    channels = [24, 128, 128, 128, 384, 384, 384, 512, 512, 512]
+    assert [tuple(kernel.shape) for kernel in kernels] == [(3, 3, *pair) for pair in itertools.pairwise(channels)]
+    # The third convolution's batch norm, silenced, leaves what came out of the first.
+    for group in (1, 2, 3):
+        silent = model.get_layer(f"group{group}_convolution3_norm")
+        silent.moving_variance.assign(np.full(silent.moving_variance.shape, 1e12))
+    layers = [model.get_layer(f"group1_{name}").output for name in ("convolution1_activation", "residual")]
+    first, added = keras.Model(model.input, layers)(IMAGES[:2])
+    np.testing.assert_allclose(first, added, atol=1e-4)
 
 
 @pytest.mark.parametrize("base", ["vgg16", "resnet50", "airbench"])
