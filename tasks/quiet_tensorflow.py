@@ -1,7 +1,7 @@
 """TensorFlow and Keras without their dozen start-up lines: `from tasks.quiet_tensorflow import keras, tf`, first.
 
 TensorFlow 2.21 logs from C++ while it is imported and while it looks for devices, whatever TF_CPP_MIN_LOG_LEVEL says.
-A stage's own sentence would drown in it. What it logs later obeys the variable, which a person may set to 0 to read all.
+A stage's own sentence would drown in it. What it logs later obeys the variable; set to 0 it shows all.
 """
 
 import contextlib

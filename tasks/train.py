@@ -94,6 +94,13 @@ def train(
         ResumableError: SIGTERM or Ctrl-C stopped the run, or a host is gone; the same call goes on.
     """
     cluster = read_cluster()
+    with cluster.watched():
+        _train_on(cluster, params, recipe, split, output, checkpoints)
+
+
+def _train_on(
+    cluster: Cluster, params: TrainParams, recipe: Recipe, split: Path, output: Path, checkpoints: Path
+) -> None:
     strategy = build_strategy(params.devices, cluster)
     _check_batch_size(params, recipe, strategy)
     run = _prepare(params, recipe, split)

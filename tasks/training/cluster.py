@@ -16,6 +16,7 @@ from tasks.errors import InputError, ResumableError
 
 VARIABLE = "TF_CONFIG"
 TASK = re.compile(r"/job:(chief|worker)(?:/replica:0)?/task:(\d+)")
+ADDRESS = re.compile(r"\S+:\d{1,5}")
 PIECE = 4 << 20  # 32-bit words a broadcast moves at once
 
 
@@ -54,6 +55,23 @@ class Cluster:
         names = ", ".join(f"{host.job} {host.index} ({host.address})" for host in gone)
         return f"{names} stopped answering"
 
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        """Turn TensorFlow's error about a host that is gone into a sentence that names it.
+
+        Raises:
+            ResumableError: A host is gone; what was saved stands.
+        """
+        try:
+            yield
+        except tf.errors.OpError as error:
+            if not self.hosts:
+                raise
+            raise ResumableError(
+                f"{self.lost(error)}; this host stops too. Run it again, on the same or another number of "
+                "hosts, to go on from the last checkpoint"
+            ) from error
+
 
 def read_cluster(environment: Mapping[str, str] = os.environ) -> Cluster:
     """Return the cluster that TF_CONFIG describes; a missing one, or one with a single process, is no cluster.
@@ -69,6 +87,8 @@ def read_cluster(environment: Mapping[str, str] = os.environ) -> Cluster:
         value = json.loads(text)
         jobs, task = value["cluster"], (str(value["task"]["type"]), int(value["task"]["index"]))
         hosts = tuple(Host(job, i, str(a)) for job in ("chief", "worker") for i, a in enumerate(jobs.get(job, ())))
+        if not all(ADDRESS.fullmatch(host.address) for host in hosts):
+            raise ValueError("not host:port")
         own = next(position for position, host in enumerate(hosts) if (host.job, host.index) == task)
     except (ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
         raise InputError(
@@ -122,26 +142,9 @@ class Agreement:
         pieces = [self._sum(words[start : start + PIECE]) for start in range(0, len(words), PIECE)]
         return np.concatenate([words[:0], *pieces]).tobytes()[:size]
 
-    @contextlib.contextmanager
-    def watched(self) -> Iterator[None]:
-        """Turn TensorFlow's error about a host that is gone into a sentence that names it.
-
-        Raises:
-            ResumableError: A host is gone; what was saved stands.
-        """
-        try:
-            yield
-        except tf.errors.OpError as error:
-            if not self.cluster.hosts:
-                raise
-            raise ResumableError(
-                f"{self.cluster.lost(error)}; this host stops too. Run it again, on the same or another number of "
-                "hosts, to go on from the last checkpoint"
-            ) from error
-
     def _sum(self, values: np.ndarray) -> np.ndarray:
         """Return the sum of each host's int32 values."""
-        with self.watched():
+        with self.cluster.watched():
             return np.asarray(self._sum_on_devices(tf.constant(values)))
 
     @tf.function(autograph=False, reduce_retracing=True)

@@ -211,7 +211,7 @@ class Trainer:
         """Run training steps of a window and bring the state up to them; return the seconds that they took."""
         began = time.perf_counter()
         first, last = (tf.constant(step - window.start) for step in steps)
-        with self._agreement.watched():
+        with self.cluster.watched():
             before = tf.constant(self._state.totals, tf.float64)
             size = self._shrink.size if self._state.step < self._full_size_from and self._shrink else None
             reached, totals = self._step.train(window.values, first, last, before, size)
@@ -271,7 +271,7 @@ class Trainer:
                 began, first = time.perf_counter(), done
                 done = min(window.stop, first + self._paces["evaluate"].steps)
                 steps = tf.constant(first - window.start), tf.constant(done - window.start)
-                with self._agreement.watched():
+                with self.cluster.watched():
                     totals = self._step.evaluate(window.values, *steps, totals)[1]
                 self._after_launch("evaluate", done - first, time.perf_counter() - began)
         loss, right, binary, seen = (float(total) for total in totals.numpy())

@@ -13,7 +13,13 @@ from typing import Any
 import pytest
 
 from tests.fixtures.nursery import ROOT, Nursery, StageRun, cluster_environments
-from tests.fixtures.train_workspace import checkpoints, largest_relative_gap, newest_step, saved_weights, write_workspace
+from tests.fixtures.train_workspace import (
+    checkpoints,
+    largest_relative_gap,
+    newest_step,
+    saved_weights,
+    write_workspace,
+)
 
 MINUTE = 60.0
 LONG: dict[str, Any] = {"epochs": 400}
@@ -100,7 +106,8 @@ def test_one_stopped_worker_stops_all_at_one_saved_step(nursery: Nursery, tmp_pa
     again = "run it again to go on"
     assert last_line(chief) == f"train: stopped after step {step}; the last good checkpoint is {newest}; {again}"
     assert re.fullmatch(
-        rf"train on 127\.0\.0\.1:\d+: stopped after step {step}; the chief has the checkpoints; {again}", last_line(worker)
+        rf"train on 127\.0\.0\.1:\d+: stopped after step {step}; the chief has the checkpoints; {again}",
+        last_line(worker),
     )
     assert names_in(tmp_path / "worker") == ["data", "logs", "params.yaml"]
 

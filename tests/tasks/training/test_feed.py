@@ -1,8 +1,24 @@
+from pathlib import Path
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.training.feed import batches, share_of
+from tasks.data.arrays import load_arrays
+from tasks.errors import ResumableError
+from tasks.training.checkpoint import CheckpointFolder
+from tasks.training.cluster import Cluster
+from tasks.training.distribute import build_strategy
+from tasks.training.feed import Epoch, ResidentFeed, Samples, StreamedFeed, batches, build_feed, share_of
+from tasks.training.saver import Saver
+from tasks.training.trainer import Trainer
+from tests.fixtures.train_workspace import write_split
+from tests.fixtures.trained_weights import build_trainer
+from tests.tasks.training.test_trainer import StopAfter, one_step_a_launch
+
+# An eighth of it is a window: two of the tiles' thirteen steps, so that the last of seven windows has the short batch.
+MEMORY = 2 * 16 * 32 * 32 * 3 * 8
 
 
 @given(count=st.integers(1, 200), batch=st.integers(1, 32), drop_last=st.booleans())
@@ -25,3 +41,72 @@ def test_replicas_share_every_batch_without_loss_or_repetition(count: int, repli
         parts = [share[step][share[step] >= 0] for share in shares]
         np.testing.assert_array_equal(np.concatenate(parts), row[row >= 0])
         assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder: Path = tmp_path_factory.mktemp("streamed") / "split"
+    write_split(folder)
+    return folder
+
+
+def streaming(split: Path, devices: str) -> Trainer:
+    """A trainer whose images stay in their file."""
+    engine = build_trainer(build_strategy(devices), Cluster(), "float32")
+    engine.memory = MEMORY
+    arrays = load_arrays(split, "train")
+    engine.training = Samples(arrays.images, arrays.labels)
+    assert isinstance(engine._feed("training"), StreamedFeed)
+    return engine
+
+
+@pytest.mark.parametrize("devices", ["cpu:1", "cpu:2"])
+def test_streamed_training_is_resident_training_to_the_bit(split: Path, tmp_path: Path, devices: str) -> None:
+    resident = build_trainer(build_strategy(devices), Cluster(), "float32")
+    assert isinstance(resident._feed("training"), ResidentFeed)
+    expected = resident.fit()
+    straight = streaming(split, devices)
+    histories = [straight.fit().history]
+    assert straight._step.train.experimental_get_tracing_count() == 1, "a window was traced again"
+    # Stopped after the first of a window's two steps, in the second epoch; then to the end.
+    stopped, saver = one_step_a_launch(streaming(split, devices)), Saver(CheckpointFolder(tmp_path, "run"))
+    stopped.stop_requested = StopAfter(13 + 1 + 6)
+    with pytest.raises(ResumableError, match="stopped after step 20"):
+        stopped.fit(saver)
+    resumed, saver = streaming(split, devices), Saver(CheckpointFolder(tmp_path, "run"))
+    checkpoint = resumed.resume(saver)
+    assert checkpoint is not None
+    assert (checkpoint.step - 13) % 2 == 1
+    histories.append(resumed.fit(saver).history)
+    for engine, history in zip((straight, resumed), histories, strict=True):
+        assert history == expected.history
+        for ours, theirs in zip(engine.model.get_weights(), resident.model.get_weights(), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+def test_streamed_windows_follow_one_another_and_stay_within_the_budget(split: Path) -> None:
+    arrays = load_arrays(split, "validation")
+    samples = Samples(arrays.images, arrays.labels)
+    engine = build_trainer(build_strategy("cpu:2"), Cluster(), "float32")
+    assert isinstance(build_feed(engine.strategy, samples, samples.images.nbytes), ResidentFeed)
+    feed = build_feed(engine.strategy, samples, samples.images.nbytes - 1)
+    assert isinstance(feed, StreamedFeed)
+    plan_order = batches(np.arange(60, dtype=np.int32), 8, drop_last=False)
+    windows = list(feed.windows(Epoch(plan_order, None), 3, 7))
+    # 60 images in all, a quarter of them, 14, at once: one step of eight.
+    assert [(window.start, window.stop) for window in windows] == [(step, step + 1) for step in range(3, 7)]
+    for window in windows:
+        (images, _), (order, sizes, _) = engine.strategy.experimental_local_results(window.values)[1]
+        np.testing.assert_array_equal(images, arrays.images[plan_order[window.start][4:]])
+        np.testing.assert_array_equal(order, [np.arange(4)])
+        assert sizes.numpy().tolist() == [8]
+
+
+def test_streamed_evaluation_counts_every_image_once(split: Path) -> None:
+    engine = streaming(split, "cpu:2")
+    arrays = load_arrays(split, "train")
+    in_memory = Samples(np.asarray(arrays.images), arrays.labels)
+    engine.memory = MEMORY
+    streamed = engine.evaluate(Samples(arrays.images, arrays.labels))
+    engine.memory = 1 << 30
+    assert streamed == engine.evaluate(in_memory)
