@@ -107,10 +107,10 @@ class CheckpointFolder:
                 groups = {
                     name: [archive[f"{name}/{i:05d}"] for i in range(count)] for name, count in facts["groups"].items()
                 }
-        except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+                loss, right, seen = facts["totals"]
+                return Checkpoint(facts["step"], (loss, right, seen), facts["history"], groups)
+        except (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
             raise UnsoundError("is not a checkpoint") from error
-        loss, right, seen = facts["totals"]
-        return Checkpoint(facts["step"], (loss, right, seen), facts["history"], groups)
 
     def remove(self) -> None:
         """Remove the run's checkpoints; its result is written."""

@@ -87,4 +87,7 @@ class Saver:
             self._warn(f"step {checkpoint.step} could not be saved: {error.strerror or error}; {standing}")
             return
         if self._mirror:
-            self._mirror(self.last)
+            try:
+                self._mirror(self.last)
+            except Exception as error:  # the checkpoint stands, and a mirror must not end the run
+                self._warn(f"step {checkpoint.step} could not be mirrored: {error}")

@@ -1,3 +1,7 @@
+import io
+import pickle
+import shutil
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -61,3 +65,72 @@ def test_removed_checkpoints_leave_nothing(tmp_path: Path) -> None:
     folder.remove()
     assert not folder.path.exists()
     folder.remove()
+
+
+def under_its_sha256(folder: CheckpointFolder, step: int, data: bytes) -> Path:
+    path = folder.path / f"step-{step:08d}-{sha256(data).hexdigest()}.npz"
+    path.write_bytes(data)
+    return path
+
+
+def npz(**members: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    np.savez(stream, allow_pickle=False, **members)
+    return stream.getvalue()
+
+
+def npy(array: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, array, allow_pickle=False)
+    return stream.getvalue()
+
+
+def facts(text: str) -> np.ndarray:
+    return np.frombuffer(text.encode(), np.uint8)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"garbage",
+        pickle.dumps([1, 2]),
+        npy(np.zeros(3)),
+        npz(),
+        npz(other=np.zeros(3)),
+        npz(**{"facts.json": facts("{")}),
+        npz(**{"facts.json": facts("[]")}),
+        npz(**{"facts.json": facts("7")}),
+        npz(**{"facts.json": facts('{"run": "run"}')}),
+        npz(**{"facts.json": facts('{"run": "run", "groups": {"weights": 2}, "step": 9, "history": []}')}),
+        npz(**{"facts.json": facts('{"run": "run", "groups": [], "step": 9, "history": [], "totals": [1, 2, 3]}')}),
+        npz(**{"facts.json": facts('{"run": "run", "groups": {}, "step": 9, "history": [], "totals": 7}')}),
+        npz(**{"facts.json": np.array(7.5)}),
+    ],
+)
+def test_garbage_under_its_right_sha256_is_passed_over(tmp_path: Path, data: bytes) -> None:
+    folder = CheckpointFolder(tmp_path, "run")
+    folder.save(checkpoint(1))
+    path = under_its_sha256(folder, 9, data)
+    loaded, problems = folder.load()
+    assert loaded is not None
+    assert loaded.step == 1
+    assert problems == [f"checkpoint {path.name} is not a checkpoint and is passed over"]
+
+
+def test_a_checkpoint_of_another_run_is_passed_over(tmp_path: Path) -> None:
+    ours, theirs = CheckpointFolder(tmp_path, "run"), CheckpointFolder(tmp_path, "another")
+    ours.save(checkpoint(1))
+    foreign = Path(shutil.copy(theirs.save(checkpoint(9)), ours.path))
+    loaded, problems = ours.load()
+    assert loaded is not None
+    assert loaded.step == 1
+    assert problems == [f"checkpoint {foreign.name} belongs to another run and is passed over"]
+
+
+def test_what_a_killed_save_left_is_removed(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path, "run")
+    path = folder.save(checkpoint(1))
+    (folder.path / ".step-00000002.7.tmp").write_bytes(b"half")
+    assert folder.load()[0] is not None
+    assert list(folder.path.iterdir()) == [path]

@@ -49,7 +49,7 @@ def test_a_single_process_is_no_cluster(environment: dict[str, str]) -> None:
     ],
 )
 def test_a_cluster_that_makes_no_sense_is_refused_in_one_sentence(environment: dict[str, str]) -> None:
-    with pytest.raises(InputError, match="TF_CONFIG = .*: it must name a cluster's chief and workers as host:port"):
+    with pytest.raises(InputError, match=r"TF_CONFIG = .*: it must name a cluster's chief and workers as host:port"):
         read_cluster(environment)
 
 
