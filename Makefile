@@ -20,8 +20,8 @@ test: lint ## linter, formatter, types, then every test
 lint: environment ## linter, formatter and type checker
 	@.venv/bin/ruff check && .venv/bin/ruff format --check && .venv/bin/mypy
 
-bench: environment ## measure it, side by side
-	@$(PYTHON) -m benchmarks
+bench: environment ## measure it side by side; PART="training_speed input_path" measures these alone
+	@$(PYTHON) -m benchmarks $(PART)
 
 up: environment ## start S3, Prefect with its UI, and a worker on this machine
 	@$(PYTHON) -m infra.local up

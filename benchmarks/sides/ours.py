@@ -8,12 +8,21 @@ from tasks.quiet_tensorflow import keras, tf
 from benchmarks.sides.arrays import CLASSES, random_samples
 from benchmarks.sides.serve import serve
 from tasks.models.build import build_model, whiten
+from tasks.models.layers import BatchNormalization
 from tasks.models.whitening import pixel_statistics
 from tasks.params import Recipe
 from tasks.training.distribute import build_strategy
 from tasks.training.feed import Samples
 from tasks.training.precision import POLICIES, resolve_precision
 from tasks.training.trainer import Trainer
+
+
+class SynchronizedArithmetic(BatchNormalization):
+    """Batch norm that computes on one replica as it does on several, to measure what that costs."""
+
+    def _fused(self, inputs: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        mean, variance = self._synchronized_moments(inputs, tf.distribute.get_replica_context())
+        return self._normalize(inputs, mean, variance, gamma, beta), mean, variance
 
 
 def build_trainer(case: dict[str, Any]) -> Trainer:
@@ -26,6 +35,10 @@ def build_trainer(case: dict[str, Any]) -> Trainer:
     strategy = build_strategy(case.get("devices", "auto" if tf.config.list_physical_devices("GPU") else "cpu:1"))
     with strategy.scope():
         model = build_model(recipe.model, images.shape[1:], CLASSES, statistics)
+        if case.get("normalization") == "synchronized":
+            for layer in model.layers:
+                if isinstance(layer, BatchNormalization):
+                    layer.__class__ = SynchronizedArithmetic
         whiten(model, recipe.model, images, statistics)
     return Trainer(model, recipe, 0, strategy, Samples(images, labels), Samples(images[:1], labels[:1]))
 

@@ -73,14 +73,18 @@ class Airbench(nn.Module):
         return self.logits(self.base(images).amax((2, 3))) * self.scale
 
 
+def network_of(recipe: dict[str, Any]) -> nn.Module:
+    """Return the recipe's network."""
+    is_airbench = recipe["model"]["base"] == "airbench"
+    return Airbench(recipe["model"]) if is_airbench else nn.Sequential(vgg16(), ResidualSeparable())
+
+
 def make(case: dict[str, Any]) -> Callable[[], None]:
     """Return a round: an epoch of steps over random images."""
     torch.manual_seed(0)
     recipe, steps = case["recipe"], case["steps"]
     batch, bfloat16 = recipe["batch_size"], recipe["precision"] == "bfloat16"
-    is_airbench = recipe["model"]["base"] == "airbench"
-    network = Airbench(recipe["model"]) if is_airbench else nn.Sequential(vgg16(), ResidualSeparable())
-    network = network.to(memory_format=torch.channels_last).train()
+    network = network_of(recipe).to(memory_format=torch.channels_last).train()
     weights = [weight for weight in network.parameters() if weight.requires_grad]
     optimizer: torch.optim.Optimizer
     if recipe["optimizer"]["name"] == "adam":
