@@ -16,9 +16,9 @@ def read_rows(array: NDArray[np.uint8], indices: NDArray[np.int32]) -> NDArray[n
     Raises:
         OSError: The file ended or could not be read.
     """
-    # A view of a mapped array has the offset of the whole in its file, and not its own.
-    whole = isinstance(array, np.memmap) and isinstance(array.base, mmap.mmap)
-    if not whole or array.filename is None or not array.flags["C_CONTIGUOUS"]:
+    source: object = array.base  # a view's is the whole array, at another offset in the file
+    whole = isinstance(source, mmap.mmap) and array.flags["C_CONTIGUOUS"]
+    if not whole or not isinstance(array, np.memmap) or array.filename is None:
         return array[indices]
     rows = np.empty((len(indices), *array.shape[1:]), array.dtype)
     flat, size = rows.reshape(-1).data, rows[:1].nbytes
