@@ -94,38 +94,44 @@ def train(
         ResumableError: SIGTERM or Ctrl-C stopped the run, or a host is gone; the same call goes on.
     """
     cluster = read_cluster()
-    with cluster.watched():
-        _train_on(cluster, params, recipe, split, output, checkpoints)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(cluster.watched())
+        strategy = build_strategy(params.devices, cluster)
+        # Not before: TensorFlow takes SIGTERM for itself when it connects several hosts.
+        interruption = stack.enter_context(interruptible())
+        _check_batch_size(params, recipe, strategy)
+        run = _prepare(params, recipe, split)
+        _check_agreement(run, strategy, cluster)
+        trainer = _trainer(run, strategy, cluster)
+        trainer.stop_requested = interruption.requested
+        if cluster.is_chief:
+            _lead(run, trainer, output, checkpoints)
+        else:
+            _follow(run, trainer, checkpoints)
 
 
-def _train_on(
-    cluster: Cluster, params: TrainParams, recipe: Recipe, split: Path, output: Path, checkpoints: Path
-) -> None:
-    strategy = build_strategy(params.devices, cluster)
-    _check_batch_size(params, recipe, strategy)
-    run = _prepare(params, recipe, split)
-    with strategy.scope():
-        shape = (None, None, run.record.image_shape[2]) if recipe.augment.shrink else run.record.image_shape
-        model = build_model(recipe.model, shape, len(run.record.classes), run.statistics)
-        whiten(model, recipe.model, run.training.images, run.statistics)
-    _check_agreement(run, strategy, cluster)
-    if not cluster.is_chief:
-        _follow(run, model, strategy, cluster, checkpoints)
-        return
-    _say_what_starts(run, strategy, model, cluster)
+def _lead(run: Run, trainer: Trainer, output: Path, checkpoints: Path) -> None:
+    """Train as the only host, or the first of several, and write what comes of it."""
+    _say_what_starts(run, trainer)
     _remove_leftovers(output)
     # The checkpoints go last, when the model has its place.
     with _checkpoints(run, checkpoints) as saver, replaced_folder(output) as temporary:
         with Live(str(temporary / "dvclive"), dvcyaml=None, save_dvc_exp=False) as live:
-            trainer = _trainer(run, model, strategy, cluster)
             trainer.callbacks = [HistoryWriter(live)]
             result = _fit(trainer, saver)
         final = _in_float32(trainer, run)
         save_model(final, temporary / "model.keras")
         write_summary(final, temporary)
         draw_architecture(final, temporary / "architecture.png")
-        write_facts(temporary, final, result, (params, recipe, run.precision), run.record.content_sha256)
-    write_speed(result, strategy, max(len(cluster.hosts), 1))
+        write_facts(temporary, final, result, (run.params, run.recipe, run.precision), run.record.content_sha256)
+    write_speed(result, trainer.strategy, max(len(trainer.cluster.hosts), 1))
+
+
+def _follow(run: Run, trainer: Trainer, checkpoints: Path) -> None:
+    """Train as one of the hosts that are not the first: the same steps, and nothing written."""
+    saver = Saver(CheckpointFolder(checkpoints, run.fingerprint), every_steps=run.params.checkpoint_every_steps)
+    trainer.resume(saver)
+    trainer.fit(saver)
 
 
 def _prepare(params: TrainParams, recipe: Recipe, split: Path) -> Run:
@@ -193,56 +199,41 @@ def _checkpoints(run: Run, root: Path) -> Iterator[Saver]:
         warn_on_stderr(f"{error}; the finished run's checkpoints stay there")
 
 
-def _trainer(run: Run, model: keras.Model, strategy: tf.distribute.Strategy, cluster: Cluster) -> Trainer:
+def _trainer(run: Run, strategy: tf.distribute.Strategy, cluster: Cluster) -> Trainer:
+    recipe, record = run.recipe, run.record
+    with strategy.scope():
+        shape = (None, None, record.image_shape[2]) if recipe.augment.shrink else record.image_shape
+        model = build_model(recipe.model, shape, len(record.classes), run.statistics)
+        whiten(model, recipe.model, run.training.images, run.statistics)
     training, validation = (Samples(arrays.images, arrays.labels) for arrays in (run.training, run.validation))
     mean_pixel = tuple(round(value) for value in run.statistics.mean)
+    memory = run.params.memory_megabytes << 20
     return Trainer(
-        model,
-        run.recipe,
-        run.params.seed,
-        strategy,
-        training,
-        validation,
-        mean_pixel,
-        cluster=cluster,
-        memory=run.params.memory_megabytes << 20,
+        model, recipe, run.params.seed, strategy, training, validation, mean_pixel, cluster=cluster, memory=memory
     )
 
 
 def _fit(trainer: Trainer, saver: Saver) -> Result:
     """Train with a progress line, and say where a resumed run goes on."""
     batch, per_epoch = trainer.recipe.batch_size, trainer.steps_per_epoch
-    with interruptible() as interruption:
-        trainer.stop_requested = interruption.requested
-        checkpoint = trainer.resume(saver)
-        if checkpoint:
-            epoch, within = divmod(checkpoint.step, per_epoch)
-            print(f"resuming in epoch {epoch + 1}, after {within} steps of it ({checkpoint.step} in all)", flush=True)
-            for logs in checkpoint.history:
-                trainer.callbacks[0].write(logs)
-        progress = Progress(trainer.total_steps * batch, "images", done=(checkpoint.step if checkpoint else 0) * batch)
+    checkpoint = trainer.resume(saver)
+    if checkpoint:
+        epoch, within = divmod(checkpoint.step, per_epoch)
+        print(f"resuming in epoch {epoch + 1}, after {within} steps of it ({checkpoint.step} in all)", flush=True)
+        for logs in checkpoint.history:
+            trainer.callbacks[0].write(logs)
+    progress = Progress(trainer.total_steps * batch, "images", done=(checkpoint.step if checkpoint else 0) * batch)
 
-        def report(step: int, steps: int, metrics: dict[str, float]) -> None:
-            epoch, within = divmod(step - 1, per_epoch)
-            text = f"epoch {epoch + 1}/{-(-steps // per_epoch)}, step {within + 1}/{per_epoch}"
-            text += f", loss {metrics['train_loss']:.4f}, top-1 {100 * metrics['train_top1']:.2f} %"
-            progress.update(step * batch, text)
+    def report(step: int, steps: int, metrics: dict[str, float]) -> None:
+        epoch, within = divmod(step - 1, per_epoch)
+        text = f"epoch {epoch + 1}/{-(-steps // per_epoch)}, step {within + 1}/{per_epoch}"
+        text += f", loss {metrics['train_loss']:.4f}, top-1 {100 * metrics['train_top1']:.2f} %"
+        progress.update(step * batch, text)
 
-        trainer.report = report
-        result = trainer.fit(saver)
-        progress.close()
-        return result
-
-
-def _follow(run: Run, model: keras.Model, strategy: tf.distribute.Strategy, cluster: Cluster, root: Path) -> None:
-    """Train as one of the hosts that are not the chief: the same steps, and nothing written."""
-    trainer = _trainer(run, model, strategy, cluster)
-    params = run.params
-    saver = Saver(CheckpointFolder(root, run.fingerprint), every_steps=params.checkpoint_every_steps)
-    with interruptible() as interruption:
-        trainer.stop_requested = interruption.requested
-        trainer.resume(saver)
-        trainer.fit(saver)
+    trainer.report = report
+    result = trainer.fit(saver)
+    progress.close()
+    return result
 
 
 def _in_float32(trainer: Trainer, run: Run) -> keras.Model:
@@ -253,13 +244,15 @@ def _in_float32(trainer: Trainer, run: Run) -> keras.Model:
     return final
 
 
-def _say_what_starts(run: Run, strategy: tf.distribute.Strategy, model: keras.Model, cluster: Cluster) -> None:
+def _say_what_starts(run: Run, trainer: Trainer) -> None:
+    strategy, recipe, hosts = trainer.strategy, run.recipe, len(trainer.cluster.hosts)
+    parameters, images = trainer.model.count_params(), len(run.training.labels)
     devices = [device.rpartition("device:")[2] for device in strategy.extended.worker_devices]
-    replicas, hosts = strategy.num_replicas_in_sync, f" on {len(cluster.hosts)} hosts" if cluster.hosts else ""
+    replicas, on_hosts = strategy.num_replicas_in_sync, f" on {hosts} hosts" if hosts else ""
     print(
-        f"recipe {run.params.recipe}: {model.count_params():,} parameters, {len(run.training.labels):,} images, "
-        f"up to {run.recipe.epochs:g} epochs, global batch size {run.recipe.batch_size}, {run.precision}, "
-        f"{replicas} replica{'s' if replicas > 1 else ''}{hosts} ({', '.join(devices)})",
+        f"recipe {run.params.recipe}: {parameters:,} parameters, {images:,} images, "
+        f"up to {recipe.epochs:g} epochs, global batch size {recipe.batch_size}, {run.precision}, "
+        f"{replicas} replica{'s' if replicas > 1 else ''}{on_hosts} ({', '.join(devices)})",
         flush=True,
     )
 

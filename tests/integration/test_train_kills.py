@@ -134,6 +134,14 @@ def test_a_stopped_run_has_saved_its_last_step(
     assert contents(folder / "model") == left_alone
 
 
+def test_a_run_stopped_before_its_first_step_takes_one_and_saves(nursery: Nursery, tmp_path: Path) -> None:
+    folder = write_workspace(tmp_path)
+    run = nursery.start(folder)
+    assert run.wait_until(lambda: "parameters" in run.out), run.err
+    run.send_signal(signal.SIGTERM)
+    assert assert_stopped(run, folder) == 1
+
+
 def test_a_run_stopped_in_its_validation_does_no_step_of_it_again(
     nursery: Nursery, tmp_path: Path, left_alone: dict[str, str | bytes]
 ) -> None:
