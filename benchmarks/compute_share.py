@@ -26,7 +26,7 @@ def measure() -> str:
 
 Operations are those of convolutions and matrices, {PASSES} × forward, two a multiplication and addition, counted from
 the layers' shapes. The peak is that of large square matrix products by TensorFlow at the same precision, in turns with
-the steps, {ROUNDS} rounds. Median (quartiles).
+the steps, up to {ROUNDS} rounds. Median (quartiles).
 
 | network | GFLOP an image | steps, GFLOP/s | matrix products, GFLOP/s | share |
 |---|---|---|---|---|

@@ -30,7 +30,7 @@ def measure() -> str:
     return f"""## The input path alone
 
 Shuffled, cropped and flipped batches of {case.batch_size:,} images, {STEPS} a round, gathered and dropped, the draws of
-the epoch included; beside them the steps of `{case.name}`, the fastest here; {ROUNDS} rounds. Median (quartiles).
+the epoch included; beside them the steps of `{case.name}`, the fastest here; up to {ROUNDS} rounds. Median (quartiles).
 
 | images | gathered a second | asked for a second | ratio |
 |---|---|---|---|

@@ -16,8 +16,8 @@ def measure() -> str:
     """Measure the costs; return the section for results.md."""
     return f"""## What else costs time
 
-{ROUNDS} rounds in turns, median (quartiles). A checkpoint's copy stops the steps, its write runs beside them; the share
-is that of both in the {SAVE_SECONDS} s between two saves.
+Up to {ROUNDS} rounds in turns, median (quartiles). A checkpoint's copy stops the steps, its write runs beside them; the
+share is that of both in the {SAVE_SECONDS} s between two saves.
 
 | checkpoint of | copied in, s | written in, s | share of the time |
 |---|---|---|---|

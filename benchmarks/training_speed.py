@@ -55,11 +55,11 @@ def measure() -> str:
     table = "\n".join(rows)
     return f"""## Training, images a second
 
-Each side is a program of its own; they take turns of about two seconds, {ROUNDS} rounds. Ours includes augmentation and
-Lookahead where the recipe has them; Keras `fit` (Keras's layers and optimizers, XLA off, timed from its first step's
-start to its last one's end) and PyTorch (channels_last, bfloat16 autocast, fused optimizer) have neither. Median
-(quartiles); a ratio is the median over the rounds of that round's ratio. Other programs on the same cores slow PyTorch
-most, whose threads wait for one another after every operation.
+Each side is a program of its own; they take turns of about two seconds, up to {ROUNDS} rounds. Ours includes
+augmentation and Lookahead where the recipe has them; Keras `fit` (Keras's layers and optimizers, XLA off, timed from
+its first step's start to its last one's end) and PyTorch (channels_last, bfloat16 autocast, fused optimizer) have
+neither. Median (quartiles); a ratio is the median over the rounds of that round's ratio (quartiles), then that of the
+fastest rounds. Other programs on the same cores slow PyTorch most: its threads wait for each other in every operation.
 
 | network | ours | Keras `fit` | PyTorch | ours / Keras | ours / PyTorch |
 |---|---|---|---|---|---|

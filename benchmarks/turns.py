@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ from typing import Any, Self
 
 TORCH_PYTHON = "BENCHMARK_TORCH_PYTHON"
 NO_TORCH = "not measured: torch is not installed"
+
+FEWEST_ROUNDS = 5
+LONGEST_SECONDS = 60.0  # of one comparison's rounds, so that a slow or busy machine measures fewer of them
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,7 @@ def torch_python() -> str | None:
 
 
 def take_turns(sides: dict[str, tuple[str, dict[str, Any], str]], rounds: int) -> dict[str, list[Round]]:
-    """Measure `rounds` rounds of every side in turn.
+    """Measure up to `rounds` rounds of every side in turn, fewer where they take long.
 
     Args:
         sides: From a name to (module, case, interpreter), as Side takes them. They start one after another.
@@ -90,7 +94,10 @@ def take_turns(sides: dict[str, tuple[str, dict[str, Any], str]], rounds: int) -
     with ExitStack() as stack:
         running = {name: stack.enter_context(Side(*arguments)) for name, arguments in sides.items()}
         measured: dict[str, list[Round]] = {name: [] for name in sides}
+        began = time.monotonic()
         for number in range(rounds):
+            if number >= FEWEST_ROUNDS and time.monotonic() - began > LONGEST_SECONDS:
+                break
             for name in list(running) if number % 2 == 0 else reversed(list(running)):
                 measured[name].append(running[name].run_round())
     return measured
@@ -108,5 +115,10 @@ def spread(values: Sequence[float], digits: int = 0) -> str:
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> str:
-    """Return the median of the rounds' ratios with its quartiles; sides measured in the same round are compared."""
-    return spread([mine / other for mine, other in zip(ours, theirs, strict=True)], digits=2)
+    """Return the median of the rounds' ratios with its quartiles, and the ratio of both sides' fastest rounds.
+
+    Sides measured in the same round are compared. Where other programs come and go, the fastest rounds are those that
+    they disturbed least.
+    """
+    ratios = [mine / other for mine, other in zip(ours, theirs, strict=True)]
+    return f"{spread(ratios, digits=2)}, fastest {max(ours) / max(theirs):.2f}"

@@ -19,7 +19,7 @@ print(sum(weight.numel() for weight in weights if weight.requires_grad))
 
 def test_ratios_are_those_within_a_round() -> None:
     # Both sides are slowed together in the second round.
-    assert ratio([100, 10, 40], [50, 5, 20]) == "2.00 (2.00–2.00)"
+    assert ratio([100, 10, 40], [50, 5, 20]) == "2.00 (2.00–2.00), fastest 2.00"
     assert spread([1, 2, 3, 4, 1000]) == "3 (2–4)"
 
 
