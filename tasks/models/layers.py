@@ -150,6 +150,11 @@ class WhiteningConvolution(keras.layers.Layer):
         return {**super().get_config(), "filters": self.filters}
 
 
+def whitening_biases(model: keras.Model) -> list[str]:
+    """Return the paths of the biases of a model's whitening convolutions."""
+    return [layer.bias.path for layer in model.layers if isinstance(layer, WhiteningConvolution)]
+
+
 @keras.saving.register_keras_serializable(package="retrain")
 class PartialIdentity(keras.initializers.Initializer):
     """The first C_in filters pass their channel through; the rest are uniform within ± 1/√fan_in (airbench).

@@ -17,7 +17,6 @@ class NesterovSGD(keras.optimizers.Optimizer):
         momentum: Share of the velocity kept a step.
         l2: Coefficient on the weight, added to the mean loss's gradient.
         rate_factors: A variable's rate over the common one, by its path; its l2 is `l2` divided by it.
-        last_steps: Step after which a variable (by its path) rests.
     """
 
     def __init__(
@@ -26,30 +25,26 @@ class NesterovSGD(keras.optimizers.Optimizer):
         momentum: float,
         l2: float,
         rate_factors: dict[str, float] | None = None,
-        last_steps: dict[str, int] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(learning_rate=learning_rate, **kwargs)
         self.momentum, self.l2 = momentum, l2
-        self.rate_factors, self.last_steps = rate_factors or {}, last_steps or {}
+        self.rate_factors = rate_factors or {}
 
     def build(self, variables: list[keras.Variable]) -> None:
-        """Make a velocity for every variable and note the variables that rest or have a rate of their own."""
+        """Make a velocity for every variable and note the variables that have a rate of their own."""
         if self.built:
             return
         super().build(variables)
         self._velocities = self.add_optimizer_variables(variables, "velocity")
         self._factors = [self.rate_factors.get(v.path, 1.0) for v in variables]
-        self._last_steps = [self.last_steps.get(v.path) for v in variables]
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
         """Apply the equations above to one variable."""
         index = self._get_variable_index(variable)
-        velocity, factor, last_step = self._velocities[index], self._factors[index], self._last_steps[index]
+        velocity, factor = self._velocities[index], self._factors[index]
         gradient = tf.cast(gradient, variable.dtype) + self.l2 / factor * variable
         rate = tf.cast(learning_rate, variable.dtype) * factor
-        if last_step is not None:
-            rate = tf.where(self.iterations.value < last_step, rate, tf.zeros_like(rate))
         # TensorFlow's momentum has this form: accum ← momentum·accum + grad; var ← var - lr·(grad + momentum·accum).
         tf.raw_ops.ResourceApplyMomentum(
             var=variable.handle,

@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from tasks.models.layers import WhiteningConvolution
+from tasks.models.layers import whitening_biases
 from tasks.params import Recipe
 from tasks.training.adam import Adam
 from tasks.training.muon import Muon
@@ -12,23 +12,21 @@ from tasks.training.nesterov import NesterovSGD
 from tasks.training.schedule import RateSchedule
 
 
-def build_optimizer(recipe: Recipe, schedule: RateSchedule, model: keras.Model, steps_per_epoch: int) -> Any:
+def build_optimizer(recipe: Recipe, schedule: RateSchedule, model: keras.Model) -> Any:
     """Return the recipe's optimizer, built for the model's trainable variables; call it in the strategy's scope."""
     params = recipe.optimizer
     if params.name == "adam":
         optimizer: Any = Adam(schedule)
     else:
-        biases = [layer.bias.path for layer in model.layers if isinstance(layer, WhiteningConvolution)]
+        biases = whitening_biases(model)
         betas = [variable.path for variable in model.trainable_variables if variable.path.endswith("/beta")]
-        whitening = recipe.model.whitening
         settings: dict[str, Any] = {
             "momentum": params.momentum,
             "l2": params.l2,
             "rate_factors": {
                 **dict.fromkeys(betas, params.batch_norm_rate_factor),
-                **dict.fromkeys(biases, whitening.bias_rate_factor),
+                **dict.fromkeys(biases, recipe.model.whitening.bias_rate_factor),
             },
-            "last_steps": dict.fromkeys(biases, int(whitening.bias_epochs * steps_per_epoch)),
         }
         if params.name == "muon":
             optimizer = Muon(schedule, params.kernel_rate / params.learning_rate, params.kernel_momentum, **settings)

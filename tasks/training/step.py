@@ -2,12 +2,13 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
 from tasks.models.build import logits_of
+from tasks.models.layers import whitening_biases
 from tasks.params import Recipe
 from tasks.training.augment import Draws, gather_augmented
 
@@ -15,6 +16,18 @@ LOSSES: dict[str, Callable[..., keras.losses.Loss]] = {
     "binary_crossentropy": keras.losses.BinaryCrossentropy,
     "categorical_crossentropy": functools.partial(keras.losses.CategoricalCrossentropy, from_logits=True),
 }
+
+
+class Phase(NamedTuple):
+    """What is the same for a stretch of training steps: the step is traced once for each.
+
+    Attributes:
+        size: Height and width that images are shrunk to, if they are.
+        whitening_bias: Whether it is trained; where it rests, nothing is propagated back to the first convolution.
+    """
+
+    size: int | None = None
+    whitening_bias: bool = True
 
 
 class Step:
@@ -49,11 +62,9 @@ class Step:
 
     @tf.function(autograph=False, reduce_retracing=True)
     def train(
-        self, values: Any, first: tf.Tensor, last: tf.Tensor, totals: tf.Tensor, size: int | None = None
+        self, values: Any, first: tf.Tensor, last: tf.Tensor, totals: tf.Tensor, phase: Phase
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Run training steps; stop after one whose loss is no number.
-
-        Where a `size` is given, images are shrunk to that height and width; each size is traced once.
+        """Run training steps, all of one phase; stop after one whose loss is no number.
 
         Returns:
             The step after the last one run, int32, and the sums of loss and of right answers and the number of
@@ -63,7 +74,7 @@ class Step:
         def goes_on(step: tf.Tensor, totals: tf.Tensor) -> tf.Tensor:
             return (step < last) & tf.math.is_finite(totals[0])
 
-        return self._loop(functools.partial(self._train_step, size), goes_on, values, first, totals)
+        return self._loop(functools.partial(self._train_step, phase), goes_on, values, first, totals)
 
     @tf.function(autograph=False, reduce_retracing=True)
     def evaluate(
@@ -83,21 +94,23 @@ class Step:
 
         return tf.while_loop(goes_on, body, (first, totals))
 
-    def _train_step(self, size: int | None, values: Any, step: tf.Tensor) -> tf.Tensor:
+    def _train_step(self, phase: Phase, values: Any, step: tf.Tensor) -> tf.Tensor:
         """One replica's part of a step; return its sums of loss and right answers, and its images, (3,) float64."""
         (images, labels), (order, global_sizes, draws) = values
         indices = order[step]
         if not self._full_batches:
             indices = tf.boolean_mask(indices, indices >= 0)
         batch = gather_augmented(images, indices, Draws(*draws), self._recipe.augment.cutout, self._mean_pixel)
-        if size is not None:
-            batch = tf.cast(tf.round(tf.image.resize(batch, (size, size), antialias=True)), tf.uint8)
+        if phase.size is not None:
+            small = tf.image.resize(batch, (phase.size, phase.size), antialias=True)
+            batch = tf.cast(tf.round(small), tf.uint8)
         right = tf.gather(labels, indices)
         with tf.GradientTape() as tape:
             outputs = self._network(batch, training=True)
             losses = self._losses(right, outputs)
             mean = tf.reduce_sum(losses) / tf.cast(global_sizes[step], losses.dtype)
-        variables = self._model.trainable_variables
+        resting = () if phase.whitening_bias else whitening_biases(self._model)
+        variables = [variable for variable in self._model.trainable_variables if variable.path not in resting]
         self._optimizer.apply(tape.gradient(mean, variables), variables)
         return _sums(losses, outputs, right)
 

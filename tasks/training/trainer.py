@@ -21,7 +21,7 @@ from tasks.training.pace import Pace
 from tasks.training.saver import Saver
 from tasks.training.schedule import RateSchedule, best_epoch, should_stop
 from tasks.training.state import capture, restore
-from tasks.training.step import Step
+from tasks.training.step import Phase, Step
 
 EVALUATION_BATCH = 1000
 
@@ -95,14 +95,15 @@ class Trainer:
         count = len(self.training.labels)
         steps = len(batches(np.arange(count, dtype=np.int32), recipe.batch_size, recipe.drop_last))
         self.steps_per_epoch, self.total_steps = steps, math.ceil(steps * recipe.epochs)
-        self._shrink = recipe.augment.shrink
-        self._full_size_from = math.ceil(self.total_steps * self._shrink.share) if self._shrink else 0
+        shrink = recipe.augment.shrink
+        self._full_size_from = math.ceil(self.total_steps * shrink.share) if shrink else 0
+        self._bias_rests_from = int(recipe.model.whitening.bias_epochs * steps)
         self.model.stop_training = False
         self._agreement = Agreement(self.strategy, self.cluster)
         self._state, self._best = Checkpoint(), [np.zeros(0)][:0]
         with self.strategy.scope():
             self._schedule = RateSchedule(recipe.schedule, recipe.optimizer.learning_rate, self.total_steps)
-            self.optimizer = build_optimizer(recipe, self._schedule, self.model, steps)
+            self.optimizer = build_optimizer(recipe, self._schedule, self.model)
             full = recipe.drop_last and count >= recipe.batch_size
             self._step = Step(self.model, self.optimizer, recipe, self.strategy, self.mean_pixel, full)
             self.model.compile(optimizer=self.optimizer, loss=self._step.loss)
@@ -213,18 +214,22 @@ class Trainer:
         first, last = (tf.constant(step - window.start) for step in steps)
         with self.cluster.watched():
             before = tf.constant(self._state.totals, tf.float64)
-            size = self._shrink.size if self._state.step < self._full_size_from and self._shrink else None
-            reached, totals = self._step.train(window.values, first, last, before, size)
+            reached, totals = self._step.train(window.values, first, last, before, self._phase())
             loss, right, seen = (float(total) for total in totals.numpy())
         self._state.step += int(reached) + window.start - steps[0]
         self._state.totals = (loss, right, seen)
         return time.perf_counter() - began
 
+    def _phase(self) -> Phase:
+        step, shrink = self._state.step, self.recipe.augment.shrink
+        size = shrink.size if shrink and step < self._full_size_from else None
+        return Phase(size, step < self._bias_rests_from)
+
     def _launch_length(self, saver: Saver | None) -> int:
-        """Return the steps of the next launch: none of it across a pull of Lookahead, a due save, a change of size."""
+        """Return the steps of the next launch: none of it across a pull of Lookahead, a due save, another phase."""
         limits = [self._paces["train"].steps]
-        if self._state.step < self._full_size_from:
-            limits.append(self._full_size_from - self._state.step)
+        ends = (self._full_size_from, self._bias_rests_from)
+        limits += [end - self._state.step for end in ends if end > self._state.step]
         if self._lookahead:
             every = self._lookahead.params.every
             limits.append(every - self._state.step % every)

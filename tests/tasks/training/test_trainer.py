@@ -125,12 +125,30 @@ class SlowPace(Pace):
         """Stay at one step."""
 
 
+def test_the_whitening_bias_rests_after_its_epochs_and_everything_else_goes_on() -> None:
+    engine = trainer(epochs=3, model={**RECIPE["model"], "whitening": {"bias_epochs": 1.5}}, lookahead=None)
+    assert engine.steps_per_epoch == 8
+    seen: dict[int, dict[str, Any]] = {}
+    engine.report = lambda step, _steps, _metrics: seen.setdefault(
+        step, {weight.path: weight.numpy() for weight in engine.model.trainable_weights}
+    )
+    one_step_a_launch(engine).fit()
+    (bias,) = (path for path in seen[1] if path.startswith("whitening"))
+    moved = {
+        path: [step for step in range(2, 25) if not np.array_equal(seen[step][path], seen[step - 1][path])]
+        for path in seen[1]
+    }
+    assert moved.pop(bias) == list(range(2, 13))
+    assert all(steps[-1] == 24 for steps in moved.values())
+
+
 def test_small_images_are_followed_by_whole_ones() -> None:
     shrink = {"size": 24, "share": 0.15}
     engine = trainer(epochs=8, augment={**RECIPE["augment"], "shrink": shrink})
     assert engine.fit().history[-1]["validation_top1"] > 0.8
     assert engine._full_size_from == 10  # of 64 steps, in the middle of the second epoch
-    assert engine._step.train.experimental_get_tracing_count() == 2
+    # Small images, whole ones, and whole ones with the whitening bias at rest.
+    assert engine._step.train.experimental_get_tracing_count() == 3
     small, whole = trained(augment={"shrink": {"size": 16, "share": 1.0}})[0], trained(augment={})[0]
     assert largest_relative_gap(small, whole) > 0.01
 
