@@ -30,10 +30,15 @@ class Case:
         return self.batch_size * self.steps
 
     def facts(self) -> dict[str, Any]:
-        """Return what the sides read: the steps, and the recipe at this size and precision with images never shrunk."""
+        """Return what the sides read: the steps, and the recipe at this size and precision.
+
+        Images are never shrunk and Muon is left to SGD, since neither other side has either: a network is compared.
+        """
         recipe = load_params().recipes[self.recipe]
-        full_size = recipe.augment.model_copy(update={"shrink": None})
-        changes = {"batch_size": self.batch_size, "precision": self.precision, "epochs": 1e6, "augment": full_size}
+        changes: dict[str, Any] = {"batch_size": self.batch_size, "precision": self.precision, "epochs": 1e6}
+        changes["augment"] = recipe.augment.model_copy(update={"shrink": None})
+        if recipe.optimizer.name == "muon":
+            changes["optimizer"] = recipe.optimizer.model_copy(update={"name": "sgd"})
         return {"recipe": recipe.model_copy(update=changes).model_dump(mode="json"), "steps": self.steps}
 
 

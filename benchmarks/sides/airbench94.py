@@ -24,7 +24,13 @@ WARMUP, START, END = 0.23, 0.2, 0.07
 LOOKAHEAD_EVERY, LOOKAHEAD_DECAY = 5, 0.95**5
 WHITENING_IMAGES, WHITENING_EPSILON, BIAS_EPOCHS = 5000, 5e-4, 3
 CROP = 2
-MODEL = {"activation": "gelu", "widths": [64, 256, 256], "batch_norm_momentum": 0.6, "logit_scale": 1 / 9}
+MODEL = {
+    "whitening": {"bias_epochs": BIAS_EPOCHS},
+    "activation": "gelu",
+    "widths": [64, 256, 256],
+    "batch_norm_momentum": 0.6,
+    "logit_scale": 1 / 9,
+}
 
 
 def load(folder: Path, split: str) -> tuple[torch.Tensor, torch.Tensor]:

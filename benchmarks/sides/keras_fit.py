@@ -15,7 +15,7 @@ import numpy as np
 from benchmarks.sides.arrays import CLASSES, random_samples
 from benchmarks.sides.serve import serve
 from tasks.models.build import build_model, logits_of
-from tasks.models.layers import BatchNormalization
+from tasks.models.layers import BatchNormalization, WhiteningConvolution
 from tasks.models.whitening import PixelStatistics, pixel_statistics
 from tasks.params import ModelParams, Recipe
 from tasks.training.precision import POLICIES, resolve_precision
@@ -46,6 +46,9 @@ def make(case: dict[str, Any]) -> Callable[[], float]:
     else:
         network, loss = logits_of(model), keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.2)
     named = {"adam": keras.optimizers.Adam, "sgd": lambda: keras.optimizers.SGD(0.01, momentum=0.85, nesterov=True)}
+    for layer in model.layers:
+        if isinstance(layer, WhiteningConvolution):
+            layer.trainable = recipe.model.whitening.bias_epochs > 0
     network.compile(named[recipe.optimizer.name](), loss, metrics=["accuracy"], jit_compile=False)
     targets, stopwatch = np.eye(CLASSES, dtype=np.float32)[labels], Stopwatch()
 

@@ -12,7 +12,7 @@ from tasks.models.layers import BatchNormalization
 from tasks.models.whitening import pixel_statistics
 from tasks.params import Recipe
 from tasks.training.distribute import build_strategy
-from tasks.training.feed import Samples
+from tasks.training.feed import DEFAULT_MEMORY, Samples
 from tasks.training.precision import POLICIES, resolve_precision
 from tasks.training.trainer import Trainer
 
@@ -40,7 +40,9 @@ def build_trainer(case: dict[str, Any]) -> Trainer:
                 if isinstance(layer, BatchNormalization):
                     layer.__class__ = SynchronizedArithmetic
         whiten(model, recipe.model, images, statistics)
-    return Trainer(model, recipe, 0, strategy, Samples(images, labels), Samples(images[:1], labels[:1]))
+    memory = int(case.get("memory_share", 0) * images.nbytes) or DEFAULT_MEMORY
+    training, validation = Samples(images, labels), Samples(images[:1], labels[:1])
+    return Trainer(model, recipe, 0, strategy, training, validation, memory=memory)
 
 
 def main() -> None:

@@ -58,6 +58,7 @@ class Airbench(nn.Module):
         activation = ACTIVATIONS[model["activation"]]
         layers: list[nn.Module] = [nn.Conv2d(3, 24, 2), activation()]
         layers[0].weight.requires_grad = False
+        layers[0].bias.requires_grad = model["whitening"]["bias_epochs"] > 0
         channels = 24
         for width in model["widths"]:
             for pool in ([nn.MaxPool2d(2)], []):

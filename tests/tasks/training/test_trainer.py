@@ -129,9 +129,11 @@ def test_the_whitening_bias_rests_after_its_epochs_and_everything_else_goes_on()
     engine = trainer(epochs=3, model={**RECIPE["model"], "whitening": {"bias_epochs": 1.5}}, lookahead=None)
     assert engine.steps_per_epoch == 8
     seen: dict[int, dict[str, Any]] = {}
-    engine.report = lambda step, _steps, _metrics: seen.setdefault(
-        step, {weight.path: weight.numpy() for weight in engine.model.trainable_weights}
-    )
+
+    def report(step: int, _steps: int, _metrics: dict[str, float]) -> None:
+        seen[step] = {weight.path: weight.numpy() for weight in engine.model.trainable_weights}
+
+    engine.report = report
     one_step_a_launch(engine).fit()
     (bias,) = (path for path in seen[1] if path.startswith("whitening"))
     moved = {
