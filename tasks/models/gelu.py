@@ -1,4 +1,4 @@
-"""GELU at the cost of one error function and one exponential."""
+"""GELU at the cost of ReLU: one pass over memory forward and one backward, where TensorFlow makes twenty."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,15 +19,26 @@ def gelu(x: Any) -> Any:
 
 @tf.custom_gradient
 def _gelu_bfloat16(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-    """Return GELU of bfloat16 values within their rounding, and its gradient function.
+    """Return GELU of bfloat16 values, rounded once from float32, and its gradient function.
 
-    TensorFlow's own takes twice the time on a CPU: its erfc in bfloat16 is three times slower than erf in float32, and
-    its gradient is that of every operation in turn. Here Φ(x), made in float32 and kept, serves both.
+    XLA makes one loop of each: elementwise work is bound by memory, and computing Φ(x) again costs less than reading
+    it. (Convolutions stay outside: XLA's are slow on a CPU.)
     """
-    probability = tf.cast(0.5 + 0.5 * tf.math.erf(tf.cast(x, tf.float32) * 0.5**0.5), x.dtype)
+    return _value(x), lambda upstream: _slope_times(x, upstream)
 
-    def gradient(upstream: tf.Tensor) -> tf.Tensor:
-        density = tf.exp(-0.5 * tf.square(x) - LOG_SQRT_2_PI)
-        return upstream * (probability + x * density)
 
-    return x * probability, gradient
+@tf.function(jit_compile=True, autograph=False, reduce_retracing=True)
+def _value(x: tf.Tensor) -> tf.Tensor:
+    wide = tf.cast(x, tf.float32)
+    return tf.cast(wide * _probability(wide), x.dtype)
+
+
+@tf.function(jit_compile=True, autograph=False, reduce_retracing=True)
+def _slope_times(x: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
+    wide = tf.cast(x, tf.float32)
+    density = tf.exp(-0.5 * tf.square(wide) - LOG_SQRT_2_PI)
+    return tf.cast(tf.cast(upstream, tf.float32) * (_probability(wide) + wide * density), x.dtype)
+
+
+def _probability(x: tf.Tensor) -> tf.Tensor:
+    return 0.5 + 0.5 * tf.math.erf(x * 0.5**0.5)
