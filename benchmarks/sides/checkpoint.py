@@ -47,7 +47,11 @@ def upload_of(checkpoint: Path, temporary: tempfile.TemporaryDirectory[str]) -> 
     store.start()
     atexit.register(store.stop)
     remote = RemoteCheckpoints(f"s3://{store.bucket}/checkpoints", "0" * 64, connect(store.environment))
-    return lambda: remote.store(checkpoint)
+
+    def upload(_: object = temporary) -> None:  # which goes with this program
+        remote.store(checkpoint)
+
+    return upload
 
 
 if __name__ == "__main__":
