@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from ruamel.yaml import YAML
 
@@ -20,17 +21,23 @@ SPLIT = Path("data/split")
 @contextlib.contextmanager
 def prepared(recipe: str, seed: int) -> Iterator[Path]:
     """Give a temporary folder with params.yaml set to a recipe and a seed; raises InputError without data/split."""
+    with tempfile.TemporaryDirectory() as name:
+        fill(Path(name), recipe, seed, {})
+        yield Path(name)
+
+
+def fill(folder: Path, recipe: str, seed: int, changes: dict[str, Any]) -> None:
+    """Put params.yaml and data/split into a folder, the recipe's parameters changed; raises InputError likewise."""
     if not SPLIT.is_dir():
         raise InputError(f"{SPLIT} does not exist; make it with: dvc repro split")
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        (folder / "data").mkdir()
+    (folder / SPLIT).parent.mkdir(parents=True, exist_ok=True)
+    if not (folder / SPLIT).exists():
         (folder / SPLIT).symlink_to(SPLIT.resolve())
-        values = YAML(typ="safe").load(PARAMS_FILE.read_text(encoding="utf-8"))
-        values["train"].update(recipe=recipe, seed=seed)
-        with (folder / PARAMS_FILE).open("w", encoding="utf-8") as stream:
-            YAML().dump(values, stream)
-        yield folder
+    values = YAML(typ="safe").load(PARAMS_FILE.read_text(encoding="utf-8"))
+    values["train"].update(recipe=recipe, seed=seed)
+    values["recipes"][recipe].update(changes)
+    with (folder / PARAMS_FILE).open("w", encoding="utf-8") as stream:
+        YAML().dump(values, stream)
 
 
 def stage(name: str) -> list[str]:
