@@ -11,7 +11,7 @@ with other bytes cannot overwrite each other's; the first manifest decides.
 
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tasks.errors import InputError
@@ -34,8 +34,17 @@ def file_key(manifest: Manifest, entry: FileEntry) -> str:
     return f"{FOLDER}/{manifest.id}/{manifest.tree}/{entry.path}"
 
 
-def publish_release(bucket: Bucket, folder: Path, manifest: Manifest) -> Manifest:
+def publish_release(
+    bucket: Bucket, folder: Path, manifest: Manifest, complete: Callable[[Manifest], Manifest] = lambda whole: whole
+) -> Manifest:
     """Upload a release's files, then its manifest, unless there is one already.
+
+    Args:
+        bucket: Where to.
+        folder: Of the files.
+        manifest: Theirs.
+        complete: Is given the manifest once all files are in the bucket and returns the one to write, of the same
+            files; what it raises leaves no release.
 
     Returns:
         The manifest in the bucket: the given one, or the one of whoever published the same content first.
@@ -51,6 +60,7 @@ def publish_release(bucket: Bucket, folder: Path, manifest: Manifest) -> Manifes
         bucket.upload(folder / entry.path, file_key(manifest, entry), entry.sha256)
         progress.update(progress.done + entry.size, f"uploaded {entry.path}")
     progress.close()
+    manifest = complete(manifest)
     try:
         bucket.write(manifest_key(manifest.id), manifest.to_bytes(), replacing=None)
     except ConflictError:
