@@ -19,6 +19,7 @@ pytest_plugins = [
     "tests.fixtures.http_server",
     "tests.fixtures.nursery",
     "tests.fixtures.object_store",
+    "tests.fixtures.shifted_store",
     "tests.fixtures.small_disk",
 ]
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -22,6 +23,10 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 Figures: TypeAlias = dict[str, bool | int | float | str]
+
+
+class DamagedError(InputError):
+    """What the object store holds is not what a publisher put there; the text is one sentence that names it."""
 
 
 class _Record(BaseModel):
@@ -73,8 +78,9 @@ class Manifest(_Record):
     Attributes:
         schema_version: Of this format.
         id: Derived from the canonical files by release_id.
-        tree: Names the folder of the files beside the manifest; derived from all files by tree_name, so that two
-            publishers with other bytes never write to the same key.
+        tree: Names the folder of the files beside the manifest; derived by tree_name from all files and from when
+            their upload began, so that two publishers with other bytes never write to the same key, and none to one
+            that a garbage collector has seen grow old (tasks/storage/garbage.py).
         files: Every file, sorted by path.
         created_at: UTC, ISO 8601; of the first publication.
         git: `{"commit", "dirty"}`; null outside a repository.
@@ -112,7 +118,7 @@ class Manifest(_Record):
         paths = [entry.path for entry in self.files]
         if paths != sorted(set(paths)):
             raise ValueError("files are not sorted by path, each once")
-        if self.id != release_id(self.files) or self.tree != tree_name(self.files):
+        if self.id != release_id(self.files):
             raise ValueError("its id does not follow from its files")
         return self
 
@@ -146,6 +152,11 @@ def list_files(folder: Path) -> tuple[FileEntry, ...]:
     return tuple(sorted(entries, key=lambda entry: entry.path))
 
 
+def is_release_id(name: str) -> bool:
+    """Return whether a name has the form of a release's id."""
+    return re.fullmatch(rf"[0-9a-f]{{{ID_LENGTH}}}", name) is not None
+
+
 def release_id(files: tuple[FileEntry, ...]) -> str:
     """Return the id of a release: 16 hexadecimal digits of a sha256 over its canonical files' sha256.
 
@@ -159,29 +170,30 @@ def release_id(files: tuple[FileEntry, ...]) -> str:
     return _short_hash(found)
 
 
-def tree_name(files: tuple[FileEntry, ...]) -> str:
-    """Return 16 hexadecimal digits of a sha256 over all files' paths and sha256."""
-    return _short_hash({entry.path: entry.sha256 for entry in files})
+def tree_name(files: tuple[FileEntry, ...], period: int = 0) -> str:
+    """Return 16 hexadecimal digits of a sha256 over all files' paths and sha256, and the period of their upload."""
+    named = {entry.path: entry.sha256 for entry in files}
+    return _short_hash({**named, "": str(period)})  # no file has an empty path
 
 
 def parse_manifest(body: bytes, source: str) -> Manifest:
     """Read a manifest that came from `source`.
 
     Raises:
-        InputError: It is not JSON, or not a manifest of this schema that agrees with itself.
+        DamagedError: It is not JSON, or not a manifest of this schema that agrees with itself.
     """
     try:
         manifest = Manifest.model_validate_json(body)
         if manifest.to_bytes() != body:
-            raise InputError(f"{source} is not a manifest: it is not in canonical form")
+            raise DamagedError(f"{source} is not a manifest: it is not in canonical form")
         return manifest
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in problem["loc"])
         message = problem["msg"].removeprefix("Value error, ")
-        raise InputError(f"{source} is not a manifest: {f'{where}: ' if where else ''}{message}") from error
+        raise DamagedError(f"{source} is not a manifest: {f'{where}: ' if where else ''}{message}") from error
     except ValueError as error:  # NaN or infinity
-        raise InputError(f"{source} is not a manifest: {error}") from error
+        raise DamagedError(f"{source} is not a manifest: {error}") from error
 
 
 def _short_hash(value: dict[str, str]) -> str:

@@ -167,6 +167,27 @@ def test_data_and_model_come_back_by_dvc_pull(finished: Path, environment: Envir
     assert output.count("didn't change, skipping") == len(STAGES)
 
 
+def test_a_release_is_made_again_by_the_commands_that_rebuild_prints(finished: Path, environment: Environment) -> None:
+    receipt = json.loads((finished / "release" / "receipt.json").read_text())
+    plan = json.loads(python(finished, environment, "-m", "tasks.registry", "rebuild", receipt["id"], "--json"))
+    assert plan["doubts"] == []
+    # All but the installation, which takes minutes: this interpreter's environment is that of the same lock.
+    steps = [step["commands"] for step in plan["steps"] if "make environment" not in step["commands"]]
+    assert len(steps) == len(plan["steps"]) - 1
+    script = "\n".join(["set -euo pipefail", *(line for commands in steps for line in commands)])
+    output = command(finished, environment, "bash", "-c", script)
+    assert "Running stage 'train'" in output  # computed again, not copied
+    assert [line for line in output.splitlines() if line.endswith(": OK")] == [
+        "evaluation/metrics.json: OK",
+        "model/model.keras: OK",
+        "evaluation/probabilities.npy: OK",
+        "data/split/split.json: OK",
+    ]
+    ours, theirs = locked_hashes(finished / ".cache" / f"rebuild-{receipt['id']}"), locked_hashes(finished)
+    for path in ("data/raw", "data/split", "model", "evaluation"):
+        assert ours[path] == theirs[path]
+
+
 def test_the_champion_answers_as_the_evaluation_recorded(
     finished: Path, environment: Environment, tmp_path: Path
 ) -> None:

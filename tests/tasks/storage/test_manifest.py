@@ -67,7 +67,7 @@ def _altered(body: bytes, **changes: Any) -> bytes:
     "changes",
     [
         {"id": "0" * 16},
-        {"tree": "0" * 16},
+        {"tree": "../elsewhere"},
         {"schema_version": 2},
         {"files": []},
         {"unknown": 1},
@@ -91,6 +91,12 @@ def test_other_spellings_of_the_same_json_are_refused(tmp_path: Path) -> None:
     compact = json.dumps(json.loads(write_release(tmp_path, "a").to_bytes())).encode()
     with pytest.raises(InputError, match="canonical form"):
         parse_manifest(compact, "here")
+
+
+def test_another_period_is_another_folder_of_the_same_release(tmp_path: Path) -> None:
+    files = write_release(tmp_path, "a").files
+    assert tree_name(files, 1) == tree_name(files, 1)
+    assert len({tree_name(files, period) for period in range(100)}) == 100
 
 
 def test_the_order_of_files_does_not_change_the_names(tmp_path: Path) -> None:

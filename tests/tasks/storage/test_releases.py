@@ -117,9 +117,9 @@ def test_a_killed_publisher_leaves_no_release_and_the_next_run_completes_it(
     assert list(list_releases(bucket)) == []
     with pytest.raises(InputError, match="there is no release"):
         read_manifest(bucket, manifest.id)
-    publish_release(bucket, folder, manifest)
-    pull_release(bucket, manifest, tmp_path / "there")
-    assert verify_folder(tmp_path / "there") == manifest
+    published = publish_release(bucket, folder, manifest)
+    pull_release(bucket, published, tmp_path / "there")
+    assert verify_folder(tmp_path / "there") == published
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "missing"])
