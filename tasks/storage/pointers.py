@@ -122,12 +122,15 @@ def move_pointer(
     Raises:
         InputError: The store refused, or other writers won every one of a bounded number of races.
     """
+    move: Move | None = None
     for attempt in range(ATTEMPTS):
         stored = bucket.read(_key(channel))
         pointer = _parse(bucket, channel, stored)
         current = None if pointer is None else _pointed_at(bucket, pointer)
         if current is not None and current.id == manifest.id:
             return True
+        if pointer is not None and move in pointer.history:
+            return False  # an earlier try moved it, its answer was lost, and others have moved it on
         reason = decide(current)
         if reason is None:
             return False

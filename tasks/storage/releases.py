@@ -46,6 +46,7 @@ def publish_release(bucket: Bucket, folder: Path, manifest: Manifest) -> Manifes
     present = find_manifest(bucket, manifest.id)
     if present is not None:
         return present
+    bucket.learn_conditions()
     progress = Progress(manifest.size, "bytes")
     for entry in manifest.files:
         bucket.upload(folder / entry.path, file_key(manifest, entry), entry.sha256)
@@ -53,8 +54,11 @@ def publish_release(bucket: Bucket, folder: Path, manifest: Manifest) -> Manifes
     progress.close()
     try:
         bucket.write(manifest_key(manifest.id), manifest.to_bytes(), replacing=None)
-    except ConflictError:
-        return read_manifest(bucket, manifest.id)
+    except ConflictError as error:
+        present = find_manifest(bucket, manifest.id)
+        if present is None:
+            raise InputError(f"{bucket.uri(manifest_key(manifest.id))} is busy; publish again") from error
+        return present
     return manifest
 
 
