@@ -15,7 +15,9 @@ from botocore.exceptions import (
     ClientError,
     ConnectionClosedError,
     EndpointConnectionError,
+    FlexibleChecksumError,
     HTTPClientError,
+    IncompleteReadError,
     NoCredentialsError,
     PartialCredentialsError,
 )
@@ -112,10 +114,14 @@ def storage_errors(client: Any, bucket: str, key: str = "") -> Iterator[None]:
         ) from error
     except EndpointConnectionError as error:
         raise InputError(f"the object store at {endpoint} cannot be reached; is it running?") from error
-    except (ConnectionClosedError, HTTPClientError) as error:
+    except (ConnectionClosedError, HTTPClientError, IncompleteReadError) as error:
         raise InputError(f"the connection to the object store at {endpoint} broke: {_one_line(error)}") from error
     except (ClientError, Boto3Error, S3DownloadFailedError) as error:
         raise InputError(_sentence(cause_of(error), endpoint, bucket, place)) from error
+    except FlexibleChecksumError as error:
+        raise InputError(
+            f"what came of {place} from {endpoint} is not what was written: its checksum differs"
+        ) from error
     except ResponseParserError as error:
         raise InputError(f"the answer of the object store at {endpoint} about {place} is not S3's") from error
     except BotoCoreError as error:

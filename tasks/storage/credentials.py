@@ -1,6 +1,6 @@
 """Where S3 credentials come from: the environment first, then the file that the local object store left.
 
-What goes with a custom endpoint is set here too, for the programs that this one starts: DVC has no other way to learn it.
+What goes with a custom endpoint is set here too, for the programs that this one starts: DVC learns it no other way.
 """
 
 import os

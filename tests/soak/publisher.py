@@ -20,7 +20,7 @@ from tasks.storage.releases import publish_release
 from tests.fixtures.buckets import write_release
 
 PART_BYTES = 5 << 20  # the least that S3 takes
-PATIENCE_SECONDS = 1.5
+PATIENCE_SECONDS = 2
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Place:
     def open(self, client: str) -> Bucket:
         """Return the bucket, for a client of this name that does not wait long."""
         os.environ["AWS_SDK_UA_APP_ID"] = f"{client}.{os.getpid()}"
-        client_module.READ_SECONDS = client_module.CONNECT_SECONDS = PATIENCE_SECONDS  # type: ignore[assignment]
+        client_module.READ_SECONDS = client_module.CONNECT_SECONDS = PATIENCE_SECONDS
         bucket_module.TRANSFER = TransferConfig(multipart_threshold=PART_BYTES, multipart_chunksize=PART_BYTES)
         return Bucket(connect(self.environment), self.bucket, self.prefix)
 
