@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test bench lint up down deploy environment
+.PHONY: help run test soak bench lint up down deploy environment
 
 PYTHON := .venv/bin/python
 # Written last: an environment whose installation was cut off has none.
@@ -16,6 +16,9 @@ run: environment ## data → trained, evaluated, published model; SET="train.rec
 
 test: lint ## linter, formatter, types, then every test
 	@$(PYTHON) -m pytest
+
+soak: environment ## storms over the release protocol: faults, kills, races; SEED=1 SECONDS=600
+	@$(PYTHON) -m tests.soak --seed $(or $(SEED),0) --seconds $(or $(SECONDS),600)
 
 lint: environment ## linter, formatter and type checker
 	@.venv/bin/ruff check && .venv/bin/ruff format --check && .venv/bin/mypy

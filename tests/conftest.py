@@ -16,6 +16,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 pytest_plugins = [
     "tests.fixtures.archives",
+    "tests.fixtures.faulty_s3",
     "tests.fixtures.http_server",
     "tests.fixtures.nursery",
     "tests.fixtures.object_store",

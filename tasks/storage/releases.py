@@ -78,6 +78,7 @@ def publish_release(
     if present is not None:
         add_to_index(bucket, present)
         return present
+    bucket.learn_conditions()
     period = publishing_period(store_time(bucket))
     manifest = manifest.model_copy(update={"tree": tree_name(manifest.files, period)})
     progress = Progress(manifest.size, "bytes")
@@ -89,8 +90,11 @@ def publish_release(
     _check_uploaded(bucket, manifest, period)
     try:
         bucket.write(manifest_key(manifest.id), manifest.to_bytes(), replacing=None)
-    except ConflictError:
-        manifest = read_manifest(bucket, manifest.id)
+    except ConflictError as error:
+        present = find_manifest(bucket, manifest.id)
+        if present is None:
+            raise InputError(f"{bucket.uri(manifest_key(manifest.id))} is busy; publish again") from error
+        manifest = present
     add_to_index(bucket, manifest)
     return manifest
 

@@ -1,7 +1,10 @@
 """boto3's errors become sentences that name the endpoint and the bucket, and never a credential."""
 
 import json
+import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -100,6 +103,39 @@ def test_a_denial_names_the_object(guarded_store: ObjectStore, tmp_path: Path) -
     with pytest.raises(InputError) as uploaded, storage_errors(client, "retrain", "models/x"):
         client.upload_file(str(tmp_path / "file"), "retrain", "models/x")
     assert [str(put.value), str(uploaded.value)] == [f"{place} is denied to these S3 credentials"] * 2
+
+
+# A program whose clock is off by some hours, to sign and to compare: Python reads it in one place.
+SKEWED = """
+import datetime, runpy, sys
+
+class Skewed(datetime.datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return super().now(tz) + datetime.timedelta(hours=HOURS)
+
+    @classmethod
+    def utcnow(cls):
+        return cls.now(datetime.timezone.utc).replace(tzinfo=None)
+
+HOURS = int(sys.argv.pop(1))
+datetime.datetime = Skewed
+runpy.run_module("tasks.registry", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(("hours", "relation"), [(24, "24h00m ahead of"), (-24, "24h00m behind")])
+def test_a_clock_that_is_off_by_a_day_is_said(object_store: ObjectStore, hours: int, relation: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SKEWED, str(hours), "list"],
+        env={**os.environ, **object_store.environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    place = f"that of the object store at {object_store.endpoint}"
+    assert done.stderr == f"registry: this machine's clock is {relation} {place}; set it right\n"
 
 
 def test_settings_that_make_no_sense_are_said(object_store: ObjectStore) -> None:

@@ -10,10 +10,13 @@ import pytest
 from infra.local.object_store import ObjectStore
 from tasks.errors import InputError
 from tasks.storage.bucket import Bucket, ConflictError, Stored, sha256_of_bytes
+from tasks.storage.client import connect
 from tasks.storage.manifest import Manifest
 from tasks.storage.pointers import Move, move_pointer, promote, read_channel, read_pointer, resolve, rollback
 from tasks.storage.releases import manifest_key, publish_release
 from tests.fixtures.buckets import new_bucket, write_release
+from tests.fixtures.faults import Fault, Request
+from tests.fixtures.faulty_s3 import FaultyS3
 
 NOW = "2024-01-02T03:04:05+00:00"
 
@@ -79,6 +82,30 @@ def test_a_lost_race_is_decided_again(bucket: Bucket, tmp_path: Path) -> None:
     pointer = read_pointer(bucket, "candidate")
     assert pointer is not None
     assert [move.release for move in pointer.history] == [first.id, second.id, third.id]
+
+
+def test_a_move_whose_answer_is_lost_is_made_once_though_others_moved_on(
+    bucket: Bucket, faulty_s3: FaultyS3, tmp_path: Path
+) -> None:
+    first, second = _releases(bucket, tmp_path, 2)
+    through_proxy = Bucket(connect(faulty_s3.environment), bucket.name, bucket.prefix)
+    through_proxy.learn_conditions()
+    moves = []
+
+    def move_on_before_the_second(request: Request) -> Fault | None:
+        if not request.matches("PUT", "candidate"):
+            return None
+        moves.append(request)
+        if len(moves) == 1:
+            return Fault("lost_answer")
+        _move(bucket, second)  # another publisher, before ours asks again
+        return None
+
+    faulty_s3.plan = move_on_before_the_second
+    assert not _move(through_proxy, first)
+    pointer = read_pointer(bucket, "candidate")
+    assert pointer is not None
+    assert [move.release for move in pointer.history] == [first.id, second.id]
 
 
 def test_publishers_at_once_leave_one_unbroken_history_and_the_best_champion(bucket: Bucket, tmp_path: Path) -> None:
