@@ -58,7 +58,7 @@ def test_batch_norm_is_for_vgg16_without_weights() -> None:
         ("train.batchsize", 1, "allowed are recipe, seed"),
         ("recipes.fast.learning_rat", 1, "allowed are epochs"),
         ("recipes.fast.model.wdths", 3, "allowed are base, head"),
-        ("recipes.fast.lookahead.evry", 1, "allowed are every"),
+        ("recipes.best.lookahead.evry", 1, "allowed are every"),
         ("train.checkpoint_remote", "http://bucket/prefix", "pattern"),
         ("train.checkpoint_remote", "s3://bucket", "pattern"),
         ("train.checkpoint_every_seconds", 0, "greater than 0"),
