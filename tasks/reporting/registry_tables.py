@@ -117,8 +117,25 @@ def history_text(moves: Sequence[Value], channel: str) -> str:
     """Return the table of `history`, the last move first."""
     if not moves:
         return f"{channel} never pointed at a release"
-    rows = [{**move, "moved_at": _time(move["moved_at"])} for move in reversed(moves)]
-    return table(rows, {"moved_at": "MOVED", "release": "RELEASE", "reason": "WHY"})
+    rows = [
+        {
+            "moved_at": _time(move["moved_at"]),
+            "release": move["release"],
+            "action": f"{move['action']}{', forced' if move['forced'] else ''}",
+            "actor": move["actor"] or "–",
+            "reason": move["reason"],
+        }
+        for move in reversed(moves)
+    ]
+    titles = {"moved_at": "MOVED", "release": "RELEASE", "action": "BY", "actor": "WHO", "reason": "WHY"}
+    return table(rows, titles)
+
+
+def promotion_text(answer: Value) -> str:
+    """Return what `promote` says: whether the release is champion now, and each rule of the gate."""
+    state = "is champion" if answer["champion"] else "is not champion"
+    forced = ", past the gate" if answer["champion"] and answer["forced"] else ""
+    return "\n".join([f"{answer['id']} {state}{forced}", *(f"  {plain(sentence)}" for sentence in answer["verdict"])])
 
 
 def table(rows: Sequence[Mapping[str, str]], titles: Mapping[str, str]) -> str:

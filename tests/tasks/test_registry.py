@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from infra.local.object_store import ObjectStore
+from tasks.storage.actor import current_actor
 from tasks.storage.bucket import Bucket
 from tasks.storage.manifest import Manifest
 from tasks.storage.pointers import move_pointer
@@ -173,6 +174,47 @@ def test_history_tells_every_move(object_store: ObjectStore, bucket: Bucket, rel
     assert second.id in earlier
     moves = json.loads(_answer(object_store, bucket, "history", "candidate", "--json"))
     assert [(move["release"], move["reason"]) for move in moves] == [(second.id, "published")]
+
+
+def test_promote_goes_by_the_gate_unless_it_is_forced(
+    object_store: ObjectStore, bucket: Bucket, releases: list[Manifest]
+) -> None:
+    first, second = releases
+    refused = _registry(object_store, bucket, "promote", first.id)
+    assert refused.returncode == 1
+    assert refused.stdout.startswith(f"{first.id} is not champion\n")
+    assert "is lower than" in refused.stdout
+    unexplained = _refusal(_registry(object_store, bucket, "promote", first.id, "--force"))
+    assert "needs a reason" in unexplained
+    reason = ("--force", "--reason", "the new one fails on night pictures")
+    done = json.loads(_answer(object_store, bucket, "promote", first.id, *reason, "--json"))
+    assert done == {"id": first.id, "champion": True, "forced": True, "verdict": []}
+    assert first.id in _answer(object_store, bucket, "show")
+    back = _answer(object_store, bucket, "promote", second.id, "--reason", "it is fixed")
+    assert back.startswith(f"{second.id} is champion\n  top-1 62.50 % reaches the floor")
+    moves = json.loads(_registry(object_store, bucket, "history", "--json").stdout)
+    assert [(move["release"], move["action"], move["forced"]) for move in moves[1:]] == [
+        (first.id, "promote", True),
+        (second.id, "promote", False),
+    ]
+    assert moves[1]["reason"] == "the new one fails on night pictures"
+    assert moves[2]["reason"].startswith("it is fixed: top-1 62.50 % reaches")
+    assert moves[1]["actor"] == moves[2]["actor"] == current_actor()
+
+
+def test_rollback_points_a_channel_at_the_release_before(
+    object_store: ObjectStore, bucket: Bucket, releases: list[Manifest]
+) -> None:
+    first, second = releases
+    assert "nothing to go back to" in _refusal(_registry(object_store, bucket, "rollback", "--reason", "x"))
+    move_pointer(bucket, "champion", first, "2024-03-03T00:00:00+00:00", lambda _: "better")
+    unexplained = _registry(object_store, bucket, "rollback")
+    assert (unexplained.returncode, unexplained.stdout) == (2, "")
+    assert "--reason" in unexplained.stderr
+    text = _answer(object_store, bucket, "rollback", "champion", "--reason", "it fails at night")
+    assert text == f"champion points at release {second.id} again\n"
+    last = json.loads(_answer(object_store, bucket, "history", "--json"))[-1]
+    assert (last["release"], last["action"], last["reason"]) == (second.id, "rollback", "it fails at night")
 
 
 def test_gc_shows_and_removes_what_is_a_day_old(
