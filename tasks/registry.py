@@ -29,6 +29,7 @@ from typing import Any
 
 from tasks.errors import InputError, run_command
 from tasks.params import load_params
+from tasks.promotion import promote_by_gate
 from tasks.reporting.registry_tables import (
     diff_text,
     garbage_text,
@@ -42,10 +43,8 @@ from tasks.storage.actor import current_actor
 from tasks.storage.bucket import Bucket, configured_bucket
 from tasks.storage.comparison import compare
 from tasks.storage.garbage import find_garbage, remove_garbage
-from tasks.storage.gate import judge
 from tasks.storage.index import row_of
 from tasks.storage.listing import list_rows
-from tasks.storage.manifest import Manifest
 from tasks.storage.pointers import CHANNELS, promote, read_pointer, resolve, rollback
 from tasks.storage.rebuild import plan_rebuild
 from tasks.storage.releases import CACHE, FOLDER, pull_release
@@ -144,18 +143,14 @@ def _pull(bucket: Bucket, arguments: argparse.Namespace) -> Answer:
 
 
 def _promote(bucket: Bucket, arguments: argparse.Namespace) -> Answer:
-    manifest = resolve(bucket, arguments.release)
-    sentences: tuple[str, ...] = ()
-
-    def decide(champion: Manifest | None) -> str | None:
-        nonlocal sentences
-        verdict = judge(manifest.metrics, champion, load_params().publish.minimum_top1)
-        sentences = verdict.sentences
-        return "; ".join(sentences) if verdict.passed else None
-
-    gate = None if arguments.force else decide
-    champion = promote(bucket, manifest, gate, reason=arguments.reason, actor=current_actor(), now=_now())
-    value = {"id": manifest.id, "champion": champion, "forced": arguments.force, "verdict": list(sentences)}
+    manifest, verdict = resolve(bucket, arguments.release), None
+    why = {"reason": arguments.reason, "actor": current_actor(), "now": _now()}
+    if arguments.force:
+        champion = promote(bucket, manifest, None, **why)
+    else:
+        champion, verdict = promote_by_gate(bucket, manifest, load_params(), **why)
+    findings = [] if verdict is None else [finding.model_dump(mode="json") for finding in verdict.findings]
+    value = {"id": manifest.id, "champion": champion, "forced": arguments.force, "verdict": findings}
     return Answer(value, promotion_text(value), status=0 if champion else NO)
 
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -20,6 +20,9 @@ CANONICAL_FILES = ("labels.json", "metrics.json", "model.keras", "probabilities.
 ID_LENGTH = 16
 ReleaseId = Annotated[str, Field(pattern=rf"^[0-9a-f]{{{ID_LENGTH}}}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+Figures: TypeAlias = dict[str, bool | int | float | str]
 
 
 class DamagedError(InputError):
@@ -53,6 +56,22 @@ class FileEntry(_Record):
         return value
 
 
+class Finding(_Record):
+    """What one rule of the gate says of a release (tasks/storage/gate.py).
+
+    Attributes:
+        rule: Its name.
+        passed: Whether the release may be champion as far as this rule goes.
+        sentence: Why, for people.
+        figures: What it was decided by, for programs; a threshold has the name that it has in params.yaml.
+    """
+
+    rule: str
+    passed: bool
+    sentence: str
+    figures: Figures
+
+
 class Manifest(_Record):
     """Everything a reader needs to trust a release, and a builder to make it again.
 
@@ -67,13 +86,15 @@ class Manifest(_Record):
         git: `{"commit", "dirty"}`; null outside a repository.
         dvc_lock: dvc.lock of the stages before publish; null without DVC.
         parameters: The whole of params.yaml, with defaults filled in.
-        data: Data set's name and the hashes of its archive and splits.
+        data: Data set's name and the hashes of its splits; its archive's is in dvc_lock, and in the parameters where it
+            is pinned.
         metrics: metrics.json.
         training: training.json.
         environment: Versions of Python and of the libraries that decide the result.
-        runtime: What clocks and machines said: durations, devices, images/s, by stage.
+        runtime: What clocks and machines said: durations, devices, strategy, images/s, by stage.
         parent: The champion that the release was measured against; null where there was none.
-        verdict: The gate's sentences when it was published.
+        verdict: What each rule of the gate said when it was published; a sentence alone where it was published before
+            rules had figures.
     """
 
     schema_version: Literal[1] = 1
@@ -90,7 +111,7 @@ class Manifest(_Record):
     environment: dict[str, str]
     runtime: dict[str, Any]
     parent: ReleaseId | None
-    verdict: tuple[str, ...]
+    verdict: tuple[Finding | str, ...]
 
     @model_validator(mode="after")
     def _names_are_derived(self) -> "Manifest":
@@ -110,6 +131,11 @@ class Manifest(_Record):
     def size(self) -> int:
         """Bytes of all files."""
         return sum(entry.size for entry in self.files)
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """The verdict for people; what several rules say in the same words once."""
+        return tuple(dict.fromkeys(each if isinstance(each, str) else each.sentence for each in self.verdict))
 
     def to_bytes(self) -> bytes:
         """Return canonical JSON: equal manifests are equal bytes."""

@@ -13,7 +13,7 @@ what was left long ago is never taken up again, and can be removed: tasks/storag
 
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -55,8 +55,17 @@ def publishing_period(now: datetime) -> int:
     return int(now.timestamp() // PERIOD.total_seconds())
 
 
-def publish_release(bucket: Bucket, folder: Path, manifest: Manifest) -> Manifest:
+def publish_release(
+    bucket: Bucket, folder: Path, manifest: Manifest, complete: Callable[[Manifest], Manifest] = lambda whole: whole
+) -> Manifest:
     """Upload a release's files, then its manifest, unless there is one already; and its row in the list.
+
+    Args:
+        bucket: Where to.
+        folder: Of the files.
+        manifest: Theirs.
+        complete: Is given the manifest once all files are in the bucket and returns the one to write, of the same
+            files; what it raises leaves no release.
 
     Returns:
         The manifest in the bucket: the given one with `tree` named anew, or the one of whoever published the same
@@ -76,6 +85,7 @@ def publish_release(bucket: Bucket, folder: Path, manifest: Manifest) -> Manifes
         bucket.upload(folder / entry.path, file_key(manifest, entry), entry.sha256)
         progress.update(progress.done + entry.size, f"uploaded {entry.path}")
     progress.close()
+    manifest = complete(manifest)
     _check_uploaded(bucket, manifest, period)
     try:
         bucket.write(manifest_key(manifest.id), manifest.to_bytes(), replacing=None)

@@ -76,6 +76,13 @@ def test_batch_norm_is_for_vgg16_without_weights() -> None:
         ("download.url", "ftp", "http://, https://, file:// or s3://"),
         ("download.sha256", "abc", "pattern"),
         ("publish.bucket", "Not A Bucket", "pattern"),
+        ("publish.minimum_top1", 1.1, "less than or equal to 1"),
+        ("publish.significance", 0, "greater than 0"),
+        ("publish.significance", 1, "less than 1"),
+        ("publish.tolerance_top1", -0.1, "greater than or equal to 0"),
+        ("publish.largest_class_drop", 1.5, "less than or equal to 1"),
+        ("publish.largest_calibration_rise", "little", "valid number"),
+        ("publish.largest_answer_difference", 0, "greater than 0"),
         ("evaluate.test_time_augmentation", "all", "'none', 'mirror' or 'mirror_and_shift'"),
     ],
 )

@@ -129,8 +129,13 @@ def test_a_history_shows_the_last_move_first() -> None:
     assert history_text([], "champion") == "champion never pointed at a release"
 
 
-def test_a_promotion_gives_the_gate_s_sentences() -> None:
-    refused = {"id": FIRST, "champion": False, "forced": False, "verdict": ["top-1 50.00 % is below the floor"]}
-    assert promotion_text(refused) == f"{FIRST} is not champion\n  top-1 50.00 % is below the floor"
+def test_a_promotion_gives_what_each_rule_says() -> None:
+    findings = [{"passed": True, "sentence": "no class falls"}, {"passed": False, "sentence": "it is slow"}]
+    refused = {"id": FIRST, "champion": False, "forced": False, "verdict": findings}
+    assert promotion_text(refused).splitlines() == [
+        f"{FIRST} is not champion",
+        "✓ no class falls",
+        "✗ it is slow",
+    ]
     forced = {"id": FIRST, "champion": True, "forced": True, "verdict": []}
     assert promotion_text(forced) == f"{FIRST} is champion, past the gate"

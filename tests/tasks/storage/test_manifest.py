@@ -7,13 +7,30 @@ from typing import Any
 import pytest
 
 from tasks.errors import InputError
-from tasks.storage.manifest import FileEntry, list_files, parse_manifest, release_id, tree_name
+from tasks.storage.manifest import Figures, FileEntry, Finding, list_files, parse_manifest, release_id, tree_name
 from tests.fixtures.buckets import write_release
 
 
 def test_the_same_manifest_is_read_back(tmp_path: Path) -> None:
     manifest = write_release(tmp_path, "a")
     assert parse_manifest(manifest.to_bytes(), "here") == manifest
+
+
+def test_a_verdict_is_read_back_with_its_figures_and_as_the_sentences_of_old(tmp_path: Path) -> None:
+    figures: Figures = {"share": 1.0, "images": 3, "again": False, "class": "ant"}
+    finding = Finding(rule="keeps_every_class", passed=True, sentence="no class falls", figures=figures)
+    manifest = write_release(tmp_path, "a").model_copy(update={"verdict": (finding, finding, "a sentence of old")})
+    read = parse_manifest(manifest.to_bytes(), "here")
+    assert read == manifest
+    assert read.to_bytes() == manifest.to_bytes()
+    assert isinstance(read.verdict[0], Finding)
+    assert {name: type(value) for name, value in read.verdict[0].figures.items()} == {
+        "share": float,
+        "images": int,
+        "again": bool,
+        "class": str,
+    }
+    assert read.sentences == ("no class falls", "a sentence of old")
 
 
 def test_the_id_follows_from_canonical_files_only(tmp_path: Path) -> None:

@@ -1,0 +1,219 @@
+"""Which release becomes champion, on real releases in a real S3 server, each reloaded in a process of its own."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tasks import promotion
+from tasks.errors import InputError
+from tasks.promotion import load_probabilities, measure, promote_by_gate
+from tasks.storage.bucket import Bucket, Stored
+from tasks.storage.manifest import Finding, Manifest, list_files, release_id, tree_name
+from tasks.storage.pointers import promote, read_channel, read_pointer, resolve, rollback
+from tasks.storage.releases import publish_release, pull_release
+from tests.fixtures.published import NOW, RIGHT, Workspace, channels, rules
+
+
+def test_a_worse_release_is_published_but_not_champion(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = resolve(workspace.bucket, "champion")
+    workspace.retrain(right=RIGHT - 6)
+    second = workspace.publish()
+    assert second["champion"] is False
+    assert channels(workspace) == (second["id"], first.id)
+    refused = ["is_not_significantly_worse", "stays_within_tolerance", "keeps_every_class", "stays_calibrated"]
+    assert rules(second["verdict"], False) == refused
+    (significance, tolerance, classes) = (each["figures"] for each in second["verdict"][1:4])
+    assert (significance["lost"], significance["won"], significance["p_value"]) == (6, 0, 1 / 64)
+    assert (tolerance["champion"], tolerance["change"]) == (first.id, -0.25)
+    assert (classes["class"], classes["images"], classes["change"]) == ("ant", 8, -0.25)
+    assert second["outcome"].startswith("not champion: of 24 test images 6 are answered rightly by the champion")
+    printed = capsys.readouterr().out
+    assert second["outcome"] in printed
+    assert all(f"{'✓' if each['passed'] else '✗'} {each['sentence']}" in printed for each in second["verdict"])
+    manifest = resolve(workspace.bucket, second["id"])
+    assert manifest.parent == first.id
+    assert rules(manifest.verdict, False) == refused
+
+
+def test_a_better_release_is_champion_until_it_is_rolled_back_for_good(workspace: Workspace) -> None:
+    first = resolve(workspace.bucket, "champion")
+    workspace.retrain(right=RIGHT + 1)
+    second = workspace.publish()
+    assert channels(workspace) == (second["id"], second["id"])
+    rollback(workspace.bucket, "champion", actor="ann@lab", reason="it fails at night", now=NOW)
+    third = workspace.publish()
+    assert channels(workspace) == (second["id"], first.id)
+    assert rules(third["verdict"], False) == ["was_not_rolled_back"]
+    assert "ann@lab took the champion back" in third["outcome"]
+    assert promote(workspace.bucket, resolve(workspace.bucket, "candidate"), None, reason="day", actor="b", now=NOW)
+    assert workspace.publish()["outcome"] == "it is the champion already"
+
+
+def test_a_release_below_the_floor_is_not_champion_until_the_floor_is_lowered(new_workspace: Workspace) -> None:
+    receipt = new_workspace.publish(minimum_top1=0.8)
+    assert receipt["champion"] is False
+    assert receipt["outcome"] == "not champion: top-1 75.00 % is below the floor of 80.00 %"
+    assert resolve(new_workspace.bucket, "candidate").id == receipt["id"]
+    assert read_channel(new_workspace.bucket, "champion") is None
+    assert new_workspace.publish(minimum_top1=0.75)["champion"] is True
+
+
+def test_a_champion_of_another_test_set_is_evaluated_again_on_this_one(workspace: Workspace) -> None:
+    first = resolve(workspace.bucket, "champion")
+    workspace.retrain(right=RIGHT - 1, test_seed=8)
+    second = workspace.publish(tolerance_top1=0.05, largest_class_drop=0.2, largest_calibration_rise=0.05)
+    assert channels(workspace) == (second["id"], second["id"])
+    finding = second["verdict"][2]
+    assert finding["figures"] == {
+        "champion": first.id,
+        "evaluated_again": True,
+        "top1": (RIGHT - 1) / 24,
+        "champion_top1": RIGHT / 24,
+        "change": -1 / 24,
+        "tolerance_top1": 0.05,
+    }
+    assert f"the champion {first.id}, evaluated again on this test set" in finding["sentence"]
+    assert resolve(workspace.bucket, first.id) == first
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"classes": ("ant", "bee", "dog")}, "it knows other classes"),
+        ({"size": 10, "test_seed": 8}, "it takes images of 8×8×3, and these have 10×10×3"),
+    ],
+)
+def test_a_champion_that_cannot_answer_keeps_its_place(
+    workspace: Workspace, changes: dict[str, Any], problem: str
+) -> None:
+    first = resolve(workspace.bucket, "champion")
+    workspace.retrain(right=24, **changes)
+    second = workspace.publish()
+    assert channels(workspace) == (second["id"], first.id)
+    assert problem in second["outcome"]
+    assert second["outcome"].endswith("another publish.prefix starts a line of its own")
+
+
+def test_the_verdict_is_on_the_champion_at_the_moment_of_the_move(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace.retrain(right=24)
+    best = workspace.publish()
+    rollback(workspace.bucket, "champion", actor="ann@lab", reason="to try it again", now=NOW)
+    write, read, reloaded, overtaken = Bucket.write, promotion.reload_in_clean_process, [], []
+
+    def counted(*arguments: Any) -> tuple[Finding, ...]:
+        reloaded.append(arguments)
+        return read(*arguments)
+
+    def overtake(self: Bucket, key: str, body: bytes, *, replacing: Stored | None) -> None:
+        if key == "channels/champion.json" and not overtaken:
+            overtaken.append(key)
+            promote(self, resolve(self, best["id"]), None, reason="another publisher", actor="b", now=NOW)
+        write(self, key, body, replacing=replacing)
+
+    monkeypatch.setattr(promotion, "reload_in_clean_process", counted)
+    monkeypatch.setattr(Bucket, "write", overtake)
+    workspace.retrain(right=RIGHT + 1)
+    receipt = workspace.publish()
+    assert overtaken
+    assert len(reloaded) == 1
+    assert receipt["champion"] is False
+    assert {each["figures"]["champion"] for each in receipt["verdict"][1:5]} == {best["id"]}
+    assert resolve(workspace.bucket, "champion").id == best["id"]
+
+
+# The command of a person
+
+
+def _promote(workspace: Workspace, manifest: Manifest) -> tuple[bool, Any]:
+    return promote_by_gate(workspace.bucket, manifest, workspace.params(), reason="try it", actor="ann@lab", now=NOW)
+
+
+def _published_with(workspace: Workspace, folder: Path, **changes: Any) -> Manifest:
+    """Publish the champion's files with other probabilities, as somebody would who does not use the stage publish."""
+    champion = resolve(workspace.bucket, "champion")
+    pull_release(workspace.bucket, champion, folder)
+    recorded = np.load(folder / "probabilities.npy")
+    np.save(folder / "probabilities.npy", recorded * np.float32(0.99))
+    for name in changes.get("without", ()):
+        (folder / name).unlink()
+    files = list_files(folder)
+    names = {"files": files, "id": release_id(files), "tree": tree_name(files)}
+    return publish_release(workspace.bucket, folder, champion.model_copy(update=names))
+
+
+def test_a_release_that_does_not_answer_as_recorded_is_promoted_by_force_only(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    first = resolve(workspace.bucket, "champion")
+    manifest = _published_with(workspace, tmp_path / "pulled")
+    moved, verdict = _promote(workspace, manifest)
+    assert (moved, read_channel(workspace.bucket, "champion")) == (False, first)
+    assert rules(verdict.findings, False) == ["reloads", "serves"]
+    assert "model.keras does not reproduce the recorded answers to 16 test images" in verdict.objections[0]
+    assert promote(workspace.bucket, manifest, None, reason="they are close", actor="ann@lab", now=NOW)
+    pointer = read_pointer(workspace.bucket, "champion")
+    assert pointer is not None
+    assert (pointer.current.release, pointer.current.forced) == (manifest.id, True)
+    assert (pointer.current.actor, pointer.current.reason) == ("ann@lab", "they are close")
+
+
+def test_a_person_promotes_by_the_gate_what_the_bucket_holds(workspace: Workspace) -> None:
+    first = resolve(workspace.bucket, "champion")
+    assert _promote(workspace, first) == (True, None)
+    workspace.retrain(right=RIGHT + 1)
+    second = resolve(workspace.bucket, workspace.publish(minimum_top1=1.0)["id"])
+    assert channels(workspace) == (second.id, first.id)
+    moved, verdict = _promote(workspace, second)
+    assert moved
+    assert verdict.passed
+    pointer = read_pointer(workspace.bucket, "champion")
+    assert pointer is not None
+    assert (pointer.current.action, pointer.current.forced) == ("promote", False)
+    assert pointer.current.reason == f"try it: {'; '.join(verdict.sentences)}"
+    assert rollback(workspace.bucket, "champion", actor="ann@lab", reason="", now=NOW) == first
+
+
+def test_a_release_without_its_predictions_cannot_be_judged(workspace: Workspace, tmp_path: Path) -> None:
+    manifest = _published_with(workspace, tmp_path / "pulled", without=["predictions.csv"])
+    with pytest.raises(InputError, match=f"release {manifest.id} has no predictions.csv"):
+        _promote(workspace, manifest)
+
+
+# What is measured
+
+
+def test_answers_are_measured_against_their_labels() -> None:
+    probabilities = np.array([[0.8, 0.2], [0.6, 0.4], [0.3, 0.7]], np.float32)
+    measured = measure(probabilities, np.array([0, 1, 1], np.int32), ("ant", "bee"), bins=2)
+    assert measured.correct.tolist() == [True, False, True]
+    assert measured.top1 == 2 / 3
+    assert measured.calibration_error == pytest.approx(abs(2 / 3 - (0.8 + 0.6 + 0.7) / 3))
+
+
+@pytest.mark.parametrize("shape", [(2, 2), (3, 3), (3, 1)])
+def test_answers_to_something_else_are_refused(shape: tuple[int, int]) -> None:
+    with pytest.raises(InputError, match="to 3 test images of 2 classes"):
+        measure(np.full(shape, 0.5, np.float32), np.zeros(3, np.int32), ("ant", "bee"), bins=2)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [np.zeros((2, 2)), np.zeros(2, np.float32), np.zeros((0, 2), np.float32), np.full((1, 2), np.nan, np.float32)],
+)
+def test_what_are_no_probabilities_is_refused(tmp_path: Path, array: Any) -> None:
+    np.save(tmp_path / "probabilities.npy", array)
+    with pytest.raises(InputError, match=r"probabilities\.npy holds"):
+        load_probabilities(tmp_path / "probabilities.npy")
+
+
+@pytest.mark.parametrize("body", [b"", b"text", b"\x93NUMPY\x01\x00"])
+def test_what_is_no_array_is_refused(tmp_path: Path, body: bytes) -> None:
+    (tmp_path / "probabilities.npy").write_bytes(body)
+    with pytest.raises(InputError, match="is not a complete array"):
+        load_probabilities(tmp_path / "probabilities.npy")
