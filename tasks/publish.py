@@ -27,6 +27,7 @@ from tasks.runtime import RUNTIME_FOLDER, read_runtime, write_runtime
 from tasks.storage.actor import current_actor
 from tasks.storage.bucket import Bucket, open_bucket
 from tasks.storage.gate import Measurement
+from tasks.storage.index import add_to_index
 from tasks.storage.lineage import dvc_lock, environment_versions, git_state
 from tasks.storage.manifest import Manifest, list_files, release_id, tree_name
 from tasks.storage.pointers import move_pointer, read_channel
@@ -106,6 +107,8 @@ def publish(
             )
             _add_what_serves(folder, test, params)
             release = publish_release(bucket, folder, _describe(folder, params, record, runtime), gatekeeper.complete)
+        else:
+            add_to_index(bucket, release)  # its publisher may have died before
     receipt = {
         "id": release.id,
         "uri": bucket.uri(f"{FOLDER}/{release.id}"),

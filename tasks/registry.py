@@ -23,24 +23,29 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from tasks.errors import InputError, run_command
+from tasks.params import load_params
+from tasks.promotion import promote_by_gate
 from tasks.reporting.registry_tables import (
     diff_text,
     garbage_text,
     history_text,
     list_text,
+    promotion_text,
     show_text,
     verification_text,
 )
+from tasks.storage.actor import current_actor
 from tasks.storage.bucket import Bucket, configured_bucket
 from tasks.storage.comparison import compare
 from tasks.storage.garbage import find_garbage, remove_garbage
 from tasks.storage.index import row_of
 from tasks.storage.listing import list_rows
-from tasks.storage.pointers import CHANNELS, read_pointer, resolve
+from tasks.storage.pointers import CHANNELS, promote, read_pointer, resolve, rollback
 from tasks.storage.rebuild import plan_rebuild
 from tasks.storage.releases import CACHE, FOLDER, pull_release
 from tasks.storage.verification import verify_all, verify_release
@@ -91,7 +96,12 @@ def _parser() -> argparse.ArgumentParser:
     made["diff"].add_argument("after", help=RELEASE)
     made["verify"].add_argument("release", nargs="?", help=RELEASE)
     made["verify"].add_argument("--all", action="store_true", help="every release, and what the channels name")
-    made["history"].add_argument("channel", nargs="?", choices=CHANNELS, default="champion")
+    made["promote"].add_argument("release", help=RELEASE)
+    made["promote"].add_argument("--force", action="store_true", help="past the gate; --reason is needed then")
+    made["promote"].add_argument("--reason", default="", help="why; the history keeps it")
+    for name in ("rollback", "history"):
+        made[name].add_argument("channel", nargs="?", choices=CHANNELS, default="champion")
+    made["rollback"].add_argument("--reason", required=True, help="why; the history keeps it")
     made["gc"].add_argument("--delete", action="store_true", help="remove what is listed without it")
     return parser
 
@@ -130,6 +140,24 @@ def _pull(bucket: Bucket, arguments: argparse.Namespace) -> Answer:
     pull_release(bucket, manifest, folder)
     value = {"id": manifest.id, "folder": str(folder), "files": len(manifest.files), "bytes": manifest.size}
     return Answer(value, f"release {manifest.id} is in {folder}: {len(manifest.files)} files, all verified")
+
+
+def _promote(bucket: Bucket, arguments: argparse.Namespace) -> Answer:
+    manifest, verdict = resolve(bucket, arguments.release), None
+    why = {"reason": arguments.reason, "actor": current_actor(), "now": _now()}
+    if arguments.force:
+        champion = promote(bucket, manifest, None, **why)
+    else:
+        champion, verdict = promote_by_gate(bucket, manifest, load_params(), **why)
+    findings = [] if verdict is None else [finding.model_dump(mode="json") for finding in verdict.findings]
+    value = {"id": manifest.id, "champion": champion, "forced": arguments.force, "verdict": findings}
+    return Answer(value, promotion_text(value), status=0 if champion else NO)
+
+
+def _rollback(bucket: Bucket, arguments: argparse.Namespace) -> Answer:
+    channel = arguments.channel
+    manifest = rollback(bucket, channel, actor=current_actor(), reason=arguments.reason, now=_now())
+    return Answer({"channel": channel, "id": manifest.id}, f"{channel} points at release {manifest.id} again")
 
 
 def _history(bucket: Bucket, arguments: argparse.Namespace) -> Answer:
@@ -171,12 +199,18 @@ def _channels(bucket: Bucket) -> dict[str, list[str]]:
     return names
 
 
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
 COMMANDS: dict[str, Callable[[Bucket, argparse.Namespace], Answer]] = {
     "list": _list,
     "show": _show,
     "diff": _diff,
     "verify": _verify,
     "pull": _pull,
+    "promote": _promote,
+    "rollback": _rollback,
     "history": _history,
     "gc": _gc,
     "rebuild": _rebuild,

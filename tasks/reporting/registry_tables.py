@@ -55,7 +55,7 @@ def show_text(manifest: Value, address: str, channels: Sequence[str]) -> str:
         "recipe": f"{train.get('recipe')}, seed {train.get('seed')}",
         "commit": f"{git.get('commit')}{changed}" if git else "none",
         "measured against": manifest["parent"] or "nothing: there was no champion",
-        "verdict": "; ".join(manifest["verdict"]),
+        "verdict": "; ".join(_sentences(manifest["verdict"])),
         "environment": ", ".join(f"{name} {version}" for name, version in manifest["environment"].items()),
     }
     size = sum(file["size"] for file in manifest["files"])
@@ -117,8 +117,26 @@ def history_text(moves: Sequence[Value], channel: str) -> str:
     """Return the table of `history`, the last move first."""
     if not moves:
         return f"{channel} never pointed at a release"
-    rows = [{**move, "moved_at": _time(move["moved_at"])} for move in reversed(moves)]
-    return table(rows, {"moved_at": "MOVED", "release": "RELEASE", "reason": "WHY"})
+    rows = [
+        {
+            "moved_at": _time(move["moved_at"]),
+            "release": move["release"],
+            "action": f"{move['action']}{', forced' if move['forced'] else ''}",
+            "actor": move["actor"] or "–",
+            "reason": move["reason"],
+        }
+        for move in reversed(moves)
+    ]
+    titles = {"moved_at": "MOVED", "release": "RELEASE", "action": "BY", "actor": "WHO", "reason": "WHY"}
+    return table(rows, titles)
+
+
+def promotion_text(answer: Value) -> str:
+    """Return what `promote` says: whether the release is champion now, and what each rule of the gate says."""
+    state = "is champion" if answer["champion"] else "is not champion"
+    forced = ", past the gate" if answer["champion"] and answer["forced"] else ""
+    rules = [f"{'✓' if finding['passed'] else '✗'} {plain(finding['sentence'])}" for finding in answer["verdict"]]
+    return "\n".join([f"{answer['id']} {state}{forced}", *rules])
 
 
 def table(rows: Sequence[Mapping[str, str]], titles: Mapping[str, str]) -> str:
@@ -144,6 +162,11 @@ def _list_row(release: Value) -> dict[str, str]:
         "size": format_bytes(release["bytes"]),
         "channels": ", ".join(release["channels"]),
     }
+
+
+def _sentences(verdict: Sequence[Any]) -> Iterable[str]:
+    """Return what the rules say, each sentence once; old manifests hold sentences alone."""
+    return dict.fromkeys(each if isinstance(each, str) else each["sentence"] for each in verdict)
 
 
 def _facts(facts: Mapping[str, str]) -> Iterable[str]:

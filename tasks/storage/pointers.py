@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from tasks.errors import InputError
 from tasks.storage.bucket import Bucket, ConflictError, Stored, sha256_of_bytes
-from tasks.storage.manifest import ID_LENGTH, Manifest, ReleaseId, Sha256
+from tasks.storage.manifest import ID_LENGTH, DamagedError, Manifest, ReleaseId, Sha256
 from tasks.storage.releases import FOLDER, find_manifest, read_manifest
 
 Channel = Literal["candidate", "champion"]
@@ -80,7 +80,7 @@ def read_pointer(bucket: Bucket, channel: Channel) -> Pointer | None:
     """Return where a channel points, or nothing where it never pointed anywhere.
 
     Raises:
-        InputError: What is there is not a pointer of this channel.
+        DamagedError: What is there is not a pointer of this channel.
     """
     return _parse(bucket, channel, bucket.read(_key(channel)))
 
@@ -285,7 +285,7 @@ def _parse(bucket: Bucket, channel: Channel, stored: Stored | None) -> Pointer |
     try:
         pointer = Pointer.model_validate_json(stored.body)
     except ValidationError as error:
-        raise InputError(f"{source} is not a channel's pointer: {error.errors()[0]['msg']}") from error
+        raise DamagedError(f"{source} is not a channel's pointer: {error.errors()[0]['msg']}") from error
     if pointer.channel != channel:
-        raise InputError(f"{source} is the pointer of another channel, {pointer.channel}")
+        raise DamagedError(f"{source} is the pointer of another channel, {pointer.channel}")
     return pointer

@@ -2,22 +2,29 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from infra.local.object_store import ObjectStore
+from tasks.storage.actor import current_actor
 from tasks.storage.bucket import Bucket
 from tasks.storage.manifest import Manifest
-from tasks.storage.pointers import move_pointer
+from tasks.storage.pointers import move_pointer, resolve
 from tasks.storage.releases import file_key, manifest_key, publish_release, verify_folder
 from tests.fixtures.buckets import all_keys, new_bucket, write_leftovers, write_release
 from tests.fixtures.shifted_store import ShiftedStore
+
+if TYPE_CHECKING:
+    from tests.fixtures.published import Workspace
+
+REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -164,15 +171,58 @@ def test_verify_answers_with_its_status(object_store: ObjectStore, bucket: Bucke
 
 def test_history_tells_every_move(object_store: ObjectStore, bucket: Bucket, releases: list[Manifest]) -> None:
     first, second = releases
-    move_pointer(bucket, "champion", first, "2024-03-03T00:00:00+00:00", lambda _: "the other one was retracted")
-    title, last, earlier = _answer(object_store, bucket, "history").splitlines()
-    assert title.split()[:2] == ["MOVED", "RELEASE"]
-    assert "2024-03-03 00:00:00 UTC" in last
-    assert first.id in last
-    assert "the other one was retracted" in last
-    assert second.id in earlier
+    move_pointer(bucket, "candidate", first, "2024-03-03T00:00:00+00:00", lambda _: "published again")
     moves = json.loads(_answer(object_store, bucket, "history", "candidate", "--json"))
-    assert [(move["release"], move["reason"]) for move in moves] == [(second.id, "published")]
+    assert [(move["release"], move["reason"]) for move in moves] == [
+        (second.id, "published"),
+        (first.id, "published again"),
+    ]
+    assert _answer(object_store, bucket, "history", "champion").count(second.id) == 1
+
+
+def test_a_forced_promotion_is_in_the_history_with_who_and_why(
+    object_store: ObjectStore, bucket: Bucket, releases: list[Manifest]
+) -> None:
+    first, second = releases
+    assert "needs a reason" in _refusal(_registry(object_store, bucket, "promote", first.id, "--force"))
+    assert "is not a list of names" in _refusal(_registry(object_store, bucket, "promote", first.id))
+    reason = ("--force", "--reason", "the new one fails on night pictures")
+    done = json.loads(_answer(object_store, bucket, "promote", first.id, *reason, "--json"))
+    assert done == {"id": first.id, "champion": True, "forced": True, "verdict": []}
+    title, last, earlier = _answer(object_store, bucket, "history").splitlines()
+    assert title.split() == ["MOVED", "RELEASE", "BY", "WHO", "WHY"]
+    for part in (first.id, "promote, forced", current_actor(), "the new one fails on night pictures"):
+        assert part in last
+    assert second.id in earlier
+
+
+def test_promote_asks_the_gate(object_store: ObjectStore, workspace: "Workspace") -> None:
+    shutil.copy(REPOSITORY / "params.yaml", "params.yaml")
+    champion = resolve(workspace.bucket, "champion")
+    workspace.retrain(right=12)
+    worse = workspace.publish()["id"]
+    done = _registry(object_store, workspace.bucket, "promote", worse, PYTHONPATH=str(REPOSITORY))
+    assert (done.returncode, done.stderr) == (1, "")
+    first, *sentences = done.stdout.splitlines()
+    assert first == f"{worse} is not champion"
+    assert any(line.startswith("✗ top-1 50.00 % is 25.00 points below") for line in sentences)
+    assert any(line.startswith("✓ model.keras reproduces") for line in sentences)
+    assert resolve(workspace.bucket, "champion") == champion
+
+
+def test_rollback_points_a_channel_at_the_release_before(
+    object_store: ObjectStore, bucket: Bucket, releases: list[Manifest]
+) -> None:
+    first, second = releases
+    assert "nothing to go back to" in _refusal(_registry(object_store, bucket, "rollback", "--reason", "x"))
+    move_pointer(bucket, "champion", first, "2024-03-03T00:00:00+00:00", lambda _: "better")
+    unexplained = _registry(object_store, bucket, "rollback")
+    assert (unexplained.returncode, unexplained.stdout) == (2, "")
+    assert "--reason" in unexplained.stderr
+    text = _answer(object_store, bucket, "rollback", "champion", "--reason", "it fails at night")
+    assert text == f"champion points at release {second.id} again\n"
+    last = json.loads(_answer(object_store, bucket, "history", "--json"))[-1]
+    assert (last["release"], last["action"], last["reason"]) == (second.id, "rollback", "it fails at night")
 
 
 def test_gc_shows_and_removes_what_is_a_day_old(

@@ -10,6 +10,7 @@ from tasks.reporting.registry_tables import (
     history_text,
     list_text,
     plain,
+    promotion_text,
     table,
     verification_text,
 )
@@ -110,10 +111,31 @@ def test_garbage_is_summed_up(deleted: bool, words: str) -> None:
 
 
 def test_a_history_shows_the_last_move_first() -> None:
+    first = {"release": FIRST, "moved_at": "2024-01-01T00:00:00+00:00", "reason": "there is no champion yet"}
+    second = {"release": SECOND, "moved_at": "2024-01-02T00:00:00+00:00", "reason": "night pictures"}
     moves = [
-        {"release": name, "manifest_sha256": "0" * 64, "moved_at": f"2024-01-0{day}T00:00:00+00:00", "reason": reason}
-        for name, day, reason in ((FIRST, 1, "there is no champion yet"), (SECOND, 2, "better"))
+        {**first, "action": "publish", "actor": None, "forced": False},
+        {**second, "action": "promote", "actor": "ann@lab", "forced": True},
     ]
-    lines = history_text(moves, "champion").splitlines()
-    assert [SECOND in lines[1], FIRST in lines[2]] == [True, True]
+    _, last, earlier = history_text(moves, "champion").splitlines()
+    assert [cell for cell in last.split("  ") if cell] == [
+        "2024-01-02 00:00:00 UTC",
+        SECOND,
+        "promote, forced",
+        "ann@lab",
+        "night pictures",
+    ]
+    assert FIRST in earlier
     assert history_text([], "champion") == "champion never pointed at a release"
+
+
+def test_a_promotion_gives_what_each_rule_says() -> None:
+    findings = [{"passed": True, "sentence": "no class falls"}, {"passed": False, "sentence": "it is slow"}]
+    refused = {"id": FIRST, "champion": False, "forced": False, "verdict": findings}
+    assert promotion_text(refused).splitlines() == [
+        f"{FIRST} is not champion",
+        "✓ no class falls",
+        "✗ it is slow",
+    ]
+    forced = {"id": FIRST, "champion": True, "forced": True, "verdict": []}
+    assert promotion_text(forced) == f"{FIRST} is champion, past the gate"

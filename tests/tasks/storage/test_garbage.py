@@ -126,6 +126,7 @@ def test_what_a_channel_names_is_left_though_its_manifest_is_gone(
     first, second = (_published(bucket, tmp_path / name, name) for name in ("first", "second"))
     for manifest in (first, second):  # the first is named by the history alone
         move_pointer(bucket, "champion", manifest, NOW, lambda _: "better")
+    for manifest in (first, second):
         bucket.client.delete_object(Bucket=bucket.name, Key=f"{bucket.prefix}/{manifest_key(manifest.id)}")
     found = find_garbage(later)
     assert found.garbage == ()
