@@ -12,6 +12,7 @@ from typing import Any
 
 from tasks.errors import run_command
 from tasks.progress import format_bytes
+from tasks.signing import add_trust_options, chosen_trust
 from tasks.storage.bucket import Bucket, configured_bucket
 from tasks.storage.manifest import Manifest
 from tasks.storage.pointers import CHANNELS, read_pointer, resolve
@@ -32,6 +33,7 @@ def _parser() -> argparse.ArgumentParser:
     shared.add_argument("--bucket", help="instead of publish.bucket in params.yaml")
     shared.add_argument("--prefix", help="instead of publish.prefix in params.yaml")
     shared.add_argument("--json", action="store_true", help="for programs")
+    add_trust_options(shared)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", parents=[shared], help="all releases, newest first")
     for name, text in (("show", "what a release is and where it comes from"), ("pull", "fetch a release, verified")):
@@ -43,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    bucket = configured_bucket(arguments.bucket, arguments.prefix)
+    bucket = configured_bucket(arguments.bucket, arguments.prefix, chosen_trust(arguments))
     if arguments.command == "list":
         _list(bucket, as_json=arguments.json)
         return

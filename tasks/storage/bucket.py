@@ -13,6 +13,7 @@ from tasks.errors import InputError
 from tasks.files import sha256_of
 from tasks.params import load_params
 from tasks.storage.client import connect, error_code, storage_errors
+from tasks.storage.signatures import TrustedKeys, configured_trust
 
 # Parts of 16 MiB, four at a time: 64 MiB of memory at most, whatever a file's size.
 TRANSFER = TransferConfig(multipart_threshold=16 << 20, multipart_chunksize=16 << 20, max_concurrency=4)
@@ -36,11 +37,20 @@ class Stored:
 
 @dataclass(frozen=True)
 class Bucket:
-    """The objects of bucket `name` whose keys start with `prefix/`; keys below are relative to that."""
+    """The objects of bucket `name` whose keys start with `prefix/`; keys below are relative to that.
+
+    With `trust`, no manifest and no pointer is read from it or written to it that none of these keys signed.
+    """
 
     client: Any
     name: str
     prefix: str
+    trust: TrustedKeys | None = None
+
+    @property
+    def place(self) -> str:
+        """Its address, as `s3://bucket/prefix`, which signatures name."""
+        return f"s3://{self.name}/{self.prefix}"
 
     def uri(self, key: str) -> str:
         """Return the address of an object, as `s3://bucket/prefix/key`."""
@@ -125,19 +135,27 @@ class Bucket:
         return f"{self.prefix}/{key}"
 
 
-def open_bucket(name: str, prefix: str) -> Bucket:
-    """Connect and check that the bucket can be read; raises InputError like Bucket.check."""
-    bucket = Bucket(connect(), name, prefix)
+def open_bucket(name: str, prefix: str, trust: TrustedKeys | None = None) -> Bucket:
+    """Connect and check that the bucket can be read; raises InputError like Bucket.check.
+
+    Without `trust` it is RETRAIN_TRUSTED_KEY that says whose signatures are asked for, if any.
+    """
+    bucket = Bucket(connect(), name, prefix, trust or configured_trust())
     bucket.check()
     return bucket
 
 
-def configured_bucket(name: str | None = None, prefix: str | None = None) -> Bucket:
+def configured_bucket(name: str | None = None, prefix: str | None = None, trust: TrustedKeys | None = None) -> Bucket:
     """Open the bucket and prefix given, those of params.yaml's section `publish` where one is None."""
+    return open_bucket(*configured_place(name, prefix), trust)
+
+
+def configured_place(name: str | None = None, prefix: str | None = None) -> tuple[str, str]:
+    """Return bucket and prefix, those of params.yaml's section `publish` where one is None."""
     if name is None or prefix is None:
         params = load_params().publish
         name, prefix = name or params.bucket, prefix or params.prefix
-    return open_bucket(name, prefix)
+    return name, prefix
 
 
 def sha256_of_bytes(data: bytes) -> str:

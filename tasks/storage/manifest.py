@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from tasks.errors import InputError
 from tasks.files import sha256_of
+from tasks.storage.signatures import Signature, Statement
 
 MANIFEST_NAME = "manifest.json"
 
@@ -68,6 +69,7 @@ class Manifest(_Record):
         runtime: What clocks and machines said: durations, devices, images/s, by stage.
         parent: The champion that the release was measured against; null where there was none.
         verdict: The gate's sentences when it was published.
+        signature: The publisher's, of everything else here and of the bucket and prefix; null where he has no key.
     """
 
     schema_version: Literal[1] = 1
@@ -85,6 +87,7 @@ class Manifest(_Record):
     runtime: dict[str, Any]
     parent: ReleaseId | None
     verdict: tuple[str, ...]
+    signature: Signature | None = None
 
     @model_validator(mode="after")
     def _names_are_derived(self) -> "Manifest":
@@ -107,7 +110,13 @@ class Manifest(_Record):
 
     def to_bytes(self) -> bytes:
         """Return canonical JSON: equal manifests are equal bytes."""
-        return _canonical(self.model_dump(mode="json"))
+        return _canonical(self.model_dump(mode="json", exclude=set() if self.signature else {"signature"}))
+
+    def statement(self, place: str) -> Statement:
+        """Return what a publisher signs of it for `s3://bucket/prefix`."""
+        unsigned = self.model_copy(update={"signature": None}).to_bytes()
+        digest = hashlib.sha256(unsigned).hexdigest()
+        return Statement("retrain release manifest 1", place, {"id": self.id, "manifest_sha256": digest})
 
 
 def list_files(folder: Path) -> tuple[FileEntry, ...]:

@@ -16,7 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from tasks.errors import InputError
 from tasks.storage.bucket import Bucket, ConflictError, Stored, sha256_of_bytes
 from tasks.storage.manifest import ID_LENGTH, Manifest, ReleaseId, Sha256
-from tasks.storage.releases import FOLDER, find_manifest, read_manifest
+from tasks.storage.releases import FOLDER, check_signature, find_manifest, read_manifest
+from tasks.storage.signatures import Signature, Statement, signing_key
 
 Channel = Literal["candidate", "champion"]
 CHANNELS: tuple[Channel, ...] = ("candidate", "champion")
@@ -33,6 +34,7 @@ class Move(BaseModel):
         manifest_sha256: Of that release's manifest, so that a swapped manifest is noticed.
         moved_at: UTC, ISO 8601.
         reason: Why, in the publisher's words.
+        signature: The publisher's, of the channel's history up to this move; None where he has no key.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -41,6 +43,7 @@ class Move(BaseModel):
     manifest_sha256: Sha256
     moved_at: str
     reason: str
+    signature: Signature | None = None
 
 
 class Pointer(BaseModel):
@@ -69,7 +72,7 @@ def read_pointer(bucket: Bucket, channel: Channel) -> Pointer | None:
     """Return where a channel points, or nothing where it never pointed anywhere.
 
     Raises:
-        InputError: What is there is not a pointer of this channel.
+        InputError: What is there is not a pointer of this channel, or lacks a signature that is asked for.
     """
     return _parse(bucket, channel, bucket.read(_key(channel)))
 
@@ -120,8 +123,12 @@ def move_pointer(
         Whether the channel points at the release now.
 
     Raises:
-        InputError: The store refused, or other writers won every one of a bounded number of races.
+        InputError: The store refused, or other writers won every one of a bounded number of races. Or the key to sign
+            with cannot be used, or the release is not signed.
     """
+    key = signing_key(bucket.trust)
+    if key is not None:
+        check_signature(manifest, bucket.trust or key.trusted, bucket.place)
     for attempt in range(ATTEMPTS):
         stored = bucket.read(_key(channel))
         pointer = _parse(bucket, channel, stored)
@@ -134,6 +141,9 @@ def move_pointer(
         sha256 = sha256_of_bytes(manifest.to_bytes())
         move = Move(release=manifest.id, manifest_sha256=sha256, moved_at=moved_at, reason=reason)
         history = (*(pointer.history if pointer else ()), move)
+        if key is not None:
+            move = move.model_copy(update={"signature": key.sign(_statement(bucket, channel, history))})
+            history = (*history[:-1], move)
         try:
             bucket.write(
                 _key(channel), _to_bytes(Pointer(channel=channel, current=move, history=history)), replacing=stored
@@ -152,8 +162,17 @@ def _key(channel: Channel) -> str:
     return f"channels/{channel}.json"
 
 
+def _statement(bucket: Bucket, channel: Channel, history: tuple[Move, ...]) -> Statement:
+    """Return what is signed with the last of a channel's moves: that move and, as they are, all before it."""
+    moves = [move.model_dump(mode="json", exclude_none=True) for move in history]
+    moves[-1].pop("signature", None)
+    digest = sha256_of_bytes(json.dumps(moves, sort_keys=True).encode())
+    return Statement("retrain channel history 1", bucket.place, {"channel": channel, "history_sha256": digest})
+
+
 def _to_bytes(pointer: Pointer) -> bytes:
-    return (json.dumps(pointer.model_dump(mode="json"), indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+    values = pointer.model_dump(mode="json", exclude_none=True)
+    return (json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
 def _parse(bucket: Bucket, channel: Channel, stored: Stored | None) -> Pointer | None:
@@ -166,4 +185,6 @@ def _parse(bucket: Bucket, channel: Channel, stored: Stored | None) -> Pointer |
         raise InputError(f"{source} is not a channel's pointer: {error.errors()[0]['msg']}") from error
     if pointer.channel != channel:
         raise InputError(f"{source} is the pointer of another channel, {pointer.channel}")
+    if bucket.trust is not None:
+        bucket.trust.check(pointer.current.signature, _statement(bucket, channel, pointer.history), source)
     return pointer

@@ -19,6 +19,7 @@ from tasks.files import replaced_folder, sha256_of
 from tasks.progress import Progress
 from tasks.storage.bucket import Bucket, ConflictError, sha256_of_bytes
 from tasks.storage.manifest import MANIFEST_NAME, FileEntry, Manifest, list_files, parse_manifest
+from tasks.storage.signatures import SigningKey, TrustedKeys, signing_key
 
 FOLDER = "releases"
 CACHE = Path(".cache/releases")
@@ -35,17 +36,21 @@ def file_key(manifest: Manifest, entry: FileEntry) -> str:
 
 
 def publish_release(bucket: Bucket, folder: Path, manifest: Manifest) -> Manifest:
-    """Upload a release's files, then its manifest, unless there is one already.
+    """Upload a release's files, then its manifest, signed where there is a key, unless there is one already.
 
     Returns:
         The manifest in the bucket: the given one, or the one of whoever published the same content first.
 
     Raises:
-        InputError: The store refused; running again goes on from there.
+        InputError: The store refused; running again goes on from there. Or the key cannot be used, or somebody
+            published the same content without its signature.
     """
+    key = signing_key(bucket.trust)
     present = find_manifest(bucket, manifest.id)
     if present is not None:
-        return present
+        return _accepted(bucket, present, key)
+    if key is not None:
+        manifest = manifest.model_copy(update={"signature": key.sign(manifest.statement(bucket.place))})
     progress = Progress(manifest.size, "bytes")
     for entry in manifest.files:
         bucket.upload(folder / entry.path, file_key(manifest, entry), entry.sha256)
@@ -54,8 +59,20 @@ def publish_release(bucket: Bucket, folder: Path, manifest: Manifest) -> Manifes
     try:
         bucket.write(manifest_key(manifest.id), manifest.to_bytes(), replacing=None)
     except ConflictError:
-        return read_manifest(bucket, manifest.id)
+        return _accepted(bucket, read_manifest(bucket, manifest.id), key)
     return manifest
+
+
+def _accepted(bucket: Bucket, manifest: Manifest, key: SigningKey | None) -> Manifest:
+    """Return somebody else's manifest of the same content, which a publisher who signs must not vouch for unsigned."""
+    if key is not None:
+        check_signature(manifest, bucket.trust or key.trusted, bucket.place)
+    return manifest
+
+
+def check_signature(manifest: Manifest, trust: TrustedKeys, place: str) -> None:
+    """Raise UntrustedError unless a trusted key signed a manifest for `s3://bucket/prefix`."""
+    trust.check(manifest.signature, manifest.statement(place), f"the manifest of release {manifest.id}")
 
 
 def find_manifest(bucket: Bucket, release: str, sha256: str | None = None) -> Manifest | None:
@@ -67,7 +84,7 @@ def find_manifest(bucket: Bucket, release: str, sha256: str | None = None) -> Ma
         sha256: What the manifest's bytes must hash to, as a pointer says; not checked if not given.
 
     Raises:
-        InputError: What is there is not the manifest of this release.
+        InputError: What is there is not the manifest of this release, or lacks a signature that is asked for.
     """
     stored = bucket.read(manifest_key(release))
     if stored is None:
@@ -78,6 +95,8 @@ def find_manifest(bucket: Bucket, release: str, sha256: str | None = None) -> Ma
     manifest = parse_manifest(stored.body, source)
     if manifest.id != release:
         raise InputError(f"{source} is the manifest of another release, {manifest.id}")
+    if bucket.trust is not None:
+        check_signature(manifest, bucket.trust, bucket.place)
     return manifest
 
 
