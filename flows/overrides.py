@@ -8,7 +8,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from tasks.errors import InputError
+from tasks.errors import InputError, without_credentials
 from tasks.files import write_text
 from tasks.params import PARAMS_FILE, Params, parse_params
 
@@ -25,11 +25,13 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals or not key:
-            raise InputError(f"{assignment!r} is not of the form KEY=VALUE, as in train.recipe=seed")
+            shown = without_credentials(repr(assignment))
+            raise InputError(f"{shown} is not of the form KEY=VALUE, as in train.recipe=seed")
         try:
             values[key] = YAML(typ="safe").load(text)
         except YAMLError as error:
-            raise InputError(f"the value of {key} is not YAML: {' '.join(str(error).split())}") from error
+            reason = without_credentials(" ".join(str(error).split()))
+            raise InputError(f"the value of {key} is not YAML: {reason}") from error
     return values
 
 
@@ -59,7 +61,7 @@ def _overridden(overrides: Overrides, path: Path) -> str:
     try:
         document = yaml.load(before)
     except YAMLError as error:
-        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+        raise InputError(f"{path} is not YAML: {without_credentials(' '.join(str(error).split()))}") from error
     changed = [_assign(document, key, value) for key, value in overrides.items()]
     if not any(changed):
         return before

@@ -1,14 +1,16 @@
 """params.yaml as frozen, validated types. Read once at the edge of a stage; an unknown or impossible value is named."""
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from tasks.errors import InputError
+from tasks.errors import InputError, without_credentials
 
 PARAMS_FILE = Path("params.yaml")
 
@@ -19,6 +21,9 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 DEVICES = re.compile(r"auto|cpu:[1-9]\d*|gpu:\d+(,\d+)*")
+
+DOWNLOAD_URL = "RETRAIN_DOWNLOAD_URL"
+SECRET_NAME = re.compile(r"signature|credential|token|secret|passw|access_?key|api_?key|^(sig|key|auth)$", re.I)
 
 
 class Section(BaseModel):
@@ -33,7 +38,8 @@ class DownloadParams(Section):
     Attributes:
         dataset: `cifar10` (the official binary archive), `folders` (an archive of labelled images) or `digits`
             (scikit-learn's bundled handwritten digits; needs neither `url` nor `sha256`).
-        url: One address or several that are tried in order; `http(s)://`, `file://` and `s3://`.
+        url: One address or several that are tried in order; `http(s)://`, `file://` and `s3://`. Without credentials,
+            since parameters are recorded: those are for ~/.netrc, or for addresses in RETRAIN_DOWNLOAD_URL.
         sha256: Of the archive; null accepts any bytes and prints what to pin.
         attempts: Tries at each address before the next one.
         timeout_seconds: Longest silence of a server.
@@ -60,13 +66,23 @@ class DownloadParams(Section):
                 raise ValueError(
                     f"'{scheme}://…' is not an address that starts with http://, https://, file:// or s3://"
                 )
+            if _holds_secret(url):
+                raise ValueError(
+                    "an address holds a password or a signature, which git, dvc.lock and the release would record; "
+                    f"put it into ~/.netrc, or the whole address into the environment variable {DOWNLOAD_URL}"
+                )
         return value
 
     @model_validator(mode="after")
     def _address_present(self) -> "DownloadParams":
-        if self.dataset != "digits" and not self.url:
+        if self.dataset != "digits" and not self.addresses:
             raise ValueError(f"url is empty, and dataset {self.dataset} needs one")
         return self
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """`url`, or instead of it the addresses in RETRAIN_DOWNLOAD_URL, divided by spaces, which nothing records."""
+        return tuple(os.environ.get(DOWNLOAD_URL, "").split()) or self.url
 
 
 class SplitParams(Section):
@@ -335,7 +351,7 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist; run from the repository's root") from error
     except (YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+        raise InputError(f"{path} is not YAML: {without_credentials(' '.join(str(error).split()))}") from error
     return parse_params(values, str(path))
 
 
@@ -348,17 +364,28 @@ def parse_params(values: Any, source: str) -> Params:
         raise InputError(f"{source}: {'; '.join(sentences)}") from error
 
 
+def _holds_secret(url: str) -> bool:
+    """Tell whether an address has a user, or a query that looks like a signature."""
+    try:
+        parts = urlsplit(url)
+        names = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True)]
+    except ValueError:  # no address at all, as the stage download will say
+        return "@" in url
+    return "@" in parts.netloc or any(SECRET_NAME.search(name) for name in names)
+
+
 def _sentence(problem: Any) -> str:
     """Return one of pydantic's problems as `train.batch_size = 0: input should be greater than 0`."""
     key = ".".join(str(part) for part in problem["loc"])
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
-        return f"{key} = {problem['input']!r}: no such parameter; {_allowed_keys(problem['loc'])}"
+        value = "…" if SECRET_NAME.search(str(problem["loc"][-1])) else without_credentials(repr(problem["input"]))
+        return f"{key} = {value}: no such parameter; {_allowed_keys(problem['loc'])}"
     if problem["type"] == "missing":
         return f"{key} is missing"
     if problem["type"] == "value_error":
         return f"{key}: {message}" if key else message
-    return f"{key} = {problem['input']!r}: {message[0].lower()}{message[1:]}"
+    return f"{key} = {without_credentials(repr(problem['input']))}: {message[0].lower()}{message[1:]}"
 
 
 def _allowed_keys(location: tuple[int | str, ...]) -> str:

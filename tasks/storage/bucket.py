@@ -18,6 +18,8 @@ from tasks.storage.signatures import TrustedKeys, configured_trust
 # Parts of 16 MiB, four at a time: 64 MiB of memory at most, whatever a file's size.
 TRANSFER = TransferConfig(multipart_threshold=16 << 20, multipart_chunksize=16 << 20, max_concurrency=4)
 
+SMALL_OBJECT_LIMIT = 16 << 20  # bytes of a manifest or a pointer, which are read into memory
+
 LOST = {"PreconditionFailed", "412"}
 BUSY = {"ConditionalRequestConflict", "OperationAborted", "409"}
 ABSENT = {"NoSuchKey", "404", "NotFound"}
@@ -62,10 +64,12 @@ class Bucket:
             self.client.list_objects_v2(Bucket=self.name, Prefix=f"{self.prefix}/", MaxKeys=1)
 
     def read(self, key: str) -> Stored | None:
-        """Return a small object, or nothing where there is none."""
+        """Return a small object, or nothing where there is none; raises InputError for one of more than 16 MiB."""
         with storage_errors(self.client, self.name, self._full(key)):
             try:
                 response = self.client.get_object(Bucket=self.name, Key=self._full(key))
+                if response.get("ContentLength", SMALL_OBJECT_LIMIT + 1) > SMALL_OBJECT_LIMIT:
+                    raise InputError(f"{self.uri(key)} is too large for a manifest or a pointer")
                 return Stored(response["Body"].read(), response["ETag"])
             except ClientError as error:
                 if error_code(error) in ABSENT:
