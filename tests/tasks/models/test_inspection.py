@@ -188,8 +188,10 @@ def test_other_bytes_than_the_recorded_ones_never_reach_keras(
 def test_what_the_inspection_refuses_never_reaches_keras(
     members: Members, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    change: Callable[[Config], None] = lambda config: layer_named(config, "pooling").update(class_name="Lambda")
-    path = write_members(tmp_path / "model.keras", with_config(members, change))
+    def disguise(config: Config) -> None:
+        layer_named(config, "pooling")["class_name"] = "Lambda"
+
+    path = write_members(tmp_path / "model.keras", with_config(members, disguise))
     monkeypatch.setattr(keras.saving, "load_model", lambda *_, **__: pytest.fail("Keras was called"))
     with pytest.raises(InputError, match=rf"^{path} has a config\.json with the layer keras\.layers\.Lambda"):
         load_model(path)
