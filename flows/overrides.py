@@ -10,7 +10,7 @@ from ruamel.yaml.error import YAMLError
 
 from tasks.errors import InputError, without_credentials
 from tasks.files import write_text
-from tasks.params import PARAMS_FILE, Params, parse_params
+from tasks.params import PARAMS_FILE, Params, parse_params, read_yaml
 
 Overrides = Mapping[str, Any]
 
@@ -27,17 +27,13 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
         if not equals or not key:
             shown = without_credentials(repr(assignment))
             raise InputError(f"{shown} is not of the form KEY=VALUE, as in train.recipe=seed")
-        try:
-            values[key] = YAML(typ="safe").load(text)
-        except YAMLError as error:
-            reason = without_credentials(" ".join(str(error).split()))
-            raise InputError(f"the value of {key} is not YAML: {reason}") from error
+        values[key] = read_yaml(text, f"the value of {without_credentials(key)}")
     return values
 
 
 def preview(overrides: Overrides, path: Path = PARAMS_FILE) -> Params:
     """Return the parameters as they would be; raises InputError like apply_overrides."""
-    return parse_params(YAML(typ="safe").load(_overridden(overrides, path)), str(path))
+    return parse_params(read_yaml(_overridden(overrides, path), str(path)), str(path))
 
 
 def apply_overrides(overrides: Overrides, path: Path = PARAMS_FILE) -> bool:

@@ -2,13 +2,13 @@
 
 import os
 import re
+import reprlib
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from tasks.errors import InputError, without_credentials
 
@@ -22,6 +22,8 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 DEVICES = re.compile(r"auto|cpu:[1-9]\d*|gpu:\d+(,\d+)*")
 
+SHOWN_PROBLEMS = 10
+
 DOWNLOAD_URL = "RETRAIN_DOWNLOAD_URL"
 SECRET_NAME = re.compile(r"signature|credential|token|secret|passw|access_?key|api_?key|^(sig|key|auth)$", re.I)
 
@@ -29,7 +31,7 @@ SECRET_NAME = re.compile(r"signature|credential|token|secret|passw|access_?key|a
 class Section(BaseModel):
     """A frozen group of parameters that knows every key it may hold."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
 
 
 class DownloadParams(Section):
@@ -347,12 +349,22 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
             names the key, the value and what is allowed.
     """
     try:
-        values = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+        values = read_yaml(path.read_text(encoding="utf-8"), str(path))
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist; run from the repository's root") from error
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not YAML: {without_credentials(' '.join(str(error).split()))}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not YAML: {error}") from error
     return parse_params(values, str(path))
+
+
+def read_yaml(text: str, source: str) -> Any:
+    """Return the values of YAML text that came from `source`; raises InputError where it is none."""
+    try:
+        return YAML(typ="safe").load(text)
+    except RecursionError as error:
+        raise InputError(f"{source} is not YAML that can be read: it is nested too deeply") from error
+    except Exception as error:  # the parser raises many types for values that are no dates, numbers or keys
+        raise InputError(f"{source} is not YAML: {without_credentials(' '.join(str(error).split()))}") from error
 
 
 def parse_params(values: Any, source: str) -> Params:
@@ -360,7 +372,7 @@ def parse_params(values: Any, source: str) -> Params:
     try:
         return Params.model_validate(values)
     except ValidationError as error:
-        sentences = [_sentence(problem) for problem in error.errors(include_url=False)]
+        sentences = [_sentence(problem) for problem in error.errors(include_url=False)[:SHOWN_PROBLEMS]]
         raise InputError(f"{source}: {'; '.join(sentences)}") from error
 
 
@@ -379,13 +391,23 @@ def _sentence(problem: Any) -> str:
     key = ".".join(str(part) for part in problem["loc"])
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
-        value = "…" if SECRET_NAME.search(str(problem["loc"][-1])) else without_credentials(repr(problem["input"]))
+        value = "…" if SECRET_NAME.search(str(problem["loc"][-1])) else _shown(problem["input"])
         return f"{key} = {value}: no such parameter; {_allowed_keys(problem['loc'])}"
     if problem["type"] == "missing":
         return f"{key} is missing"
     if problem["type"] == "value_error":
         return f"{key}: {message}" if key else message
-    return f"{key} = {without_credentials(repr(problem['input']))}: {message[0].lower()}{message[1:]}"
+    return f"{key} = {_shown(problem['input'])}: {message[0].lower()}{message[1:]}"
+
+
+def _shown(value: Any) -> str:
+    """Return a value for a sentence: short, though aliases can make a few lines of YAML a value without end."""
+    short = reprlib.Repr()
+    short.maxlevel, short.maxstring, short.maxother = 2, 120, 120
+    try:
+        return without_credentials(short.repr(value))
+    except ValueError:  # Python writes no integer of more than 4,300 digits
+        return "a number without end"
 
 
 def _allowed_keys(location: tuple[int | str, ...]) -> str:

@@ -36,7 +36,8 @@ def decode_image(data: bytes, name: str, size: int) -> Images:
             image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
             if image.width * image.height > PIXELS_LIMIT:
                 raise InputError(f"{name} has {image.width}×{image.height} pixels, more than {PIXELS_LIMIT:,} in all")
-            image = _rgb(ImageOps.exif_transpose(image))
+            ImageOps.exif_transpose(image, in_place=True)  # a copy would be of the whole picture
+            image = _rgb(image)
     except InputError:
         raise
     except Exception as error:  # Pillow's decoders raise many types on damaged data

@@ -1,6 +1,7 @@
 """Fuzz what parses outside bytes, guided by coverage; and run again what was once found.
 
 python -m tests.fuzz manifest --seconds 300     with atheris (pip install atheris), in .cache/fuzz/manifest
+python -m tests.fuzz all --seconds 300          one target after another
 python -m tests.fuzz manifest --replay          the sound inputs and the kept ones, without atheris
 
 An input that ends in anything but an InputError, takes ten seconds or too much memory ends the run with its bytes in
@@ -13,6 +14,7 @@ import importlib
 import os
 import resource
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -38,11 +40,16 @@ INSTRUMENTED = ("flows", "tasks", "tests.fuzz", "PIL", "ruamel", "gzip", "tarfil
 def main() -> None:
     """Parse the command line, and fuzz or replay one target."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz")
-    parser.add_argument("target", choices=TARGETS)
+    parser.add_argument("target", choices=(*TARGETS, "all"))
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--replay", action="store_true", help="only the sound inputs and those that were kept")
     arguments = parser.parse_args()
-    if arguments.replay:
+    if arguments.target == "all":
+        for target in TARGETS:
+            again = [word for word in sys.argv[1:] if word != "all"]
+            if subprocess.run([sys.executable, "-m", "tests.fuzz", target, *again], check=False).returncode:
+                raise SystemExit(f"fuzz: {target} broke; the input is in {WORK / target}")
+    elif arguments.replay:
         replay(arguments.target)
     else:
         fuzz(arguments.target, arguments.seconds)
@@ -50,7 +57,12 @@ def main() -> None:
 
 def fuzz(target: str, seconds: int) -> None:
     """Let atheris look for an input that breaks the target; the process ends when it finds one, or after `seconds`."""
-    import atheris  # noqa: PLC0415  an optional dependency
+    try:
+        import atheris  # noqa: PLC0415  an optional dependency
+    except ModuleNotFoundError as error:
+        raise SystemExit(
+            "fuzz: atheris is not installed: pip install .[fuzz], or name a FUZZ_PYTHON that has it"
+        ) from error
 
     for name in ("gzip", "tarfile", "zipfile"):
         sys.modules.pop(name, None)  # imported already, and so without instruments
