@@ -17,7 +17,7 @@ from tasks.errors import InputError
 from tasks.storage.bucket import Bucket, ConflictError, Stored, sha256_of_bytes
 from tasks.storage.manifest import ID_LENGTH, Manifest, ReleaseId, Sha256
 from tasks.storage.releases import FOLDER, check_signature, find_manifest, read_manifest
-from tasks.storage.signatures import Signature, Statement, signing_key
+from tasks.storage.signatures import Signature, SigningKey, Statement, signing_key
 
 Channel = Literal["candidate", "champion"]
 CHANNELS: tuple[Channel, ...] = ("candidate", "champion")
@@ -140,13 +140,12 @@ def move_pointer(
             return False
         sha256 = sha256_of_bytes(manifest.to_bytes())
         move = Move(release=manifest.id, manifest_sha256=sha256, moved_at=moved_at, reason=reason)
-        history = (*(pointer.history if pointer else ()), move)
-        if key is not None:
-            move = move.model_copy(update={"signature": key.sign(_statement(bucket, channel, history))})
-            history = (*history[:-1], move)
+        history = _signed(bucket, channel, (*(pointer.history if pointer else ()), move), key)
         try:
             bucket.write(
-                _key(channel), _to_bytes(Pointer(channel=channel, current=move, history=history)), replacing=stored
+                _key(channel),
+                _to_bytes(Pointer(channel=channel, current=history[-1], history=history)),
+                replacing=stored,
             )
             return True
         except ConflictError:
@@ -162,9 +161,17 @@ def _key(channel: Channel) -> str:
     return f"channels/{channel}.json"
 
 
+def _signed(bucket: Bucket, channel: Channel, history: tuple[Move, ...], key: SigningKey | None) -> tuple[Move, ...]:
+    """Return a history whose last move carries the key's signature, if there is a key."""
+    if key is None:
+        return history
+    signature = key.sign(_statement(bucket, channel, history))
+    return (*history[:-1], history[-1].model_copy(update={"signature": signature}))
+
+
 def _statement(bucket: Bucket, channel: Channel, history: tuple[Move, ...]) -> Statement:
     """Return what is signed with the last of a channel's moves: that move and, as they are, all before it."""
-    moves = [move.model_dump(mode="json", exclude_none=True) for move in history]
+    moves = [move.model_dump(mode="json", exclude_defaults=True) for move in history]  # a field more changes no old one
     moves[-1].pop("signature", None)
     digest = sha256_of_bytes(json.dumps(moves, sort_keys=True).encode())
     return Statement("retrain channel history 1", bucket.place, {"channel": channel, "history_sha256": digest})
