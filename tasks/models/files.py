@@ -78,12 +78,10 @@ def _copy(source: Path, target: Path) -> str:
 
 def _check_feature_maps(network: keras.Model) -> None:
     """Refuse a model of few weights whose answer to one image would take gigabytes."""
-    for layer in network.layers:
-        values = math.prod(side or 1 for side in layer.output.shape)
+    for tensor in (*network.inputs, *(layer.output for layer in network.layers)):
+        values = math.prod(side or 1 for side in tensor.shape)
         if values > FEATURE_MAP_LIMIT:
-            raise InputError(
-                f"makes {values:,} numbers of one image in {layer.name!r}, more than {FEATURE_MAP_LIMIT:,}"
-            )
+            raise InputError(f"makes {values:,} numbers of one image, more than {FEATURE_MAP_LIMIT:,}")
 
 
 def _canonical(name: str, data: bytes) -> bytes:

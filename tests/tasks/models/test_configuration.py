@@ -87,7 +87,7 @@ CONFIGS: dict[str, tuple[Callable[[Config], object], str]] = {
     "a layer built for nothing": (replaced("logits", build_config=None), "does not say what it was built for"),
     "a layer built in another way": (replaced("logits", build_config={"shapes_dict": {}}), "other than an input_shape"),
     "another kind of model": (lambda config: config.update(class_name="Dense", module="keras.layers"), "is expected"),
-    "too deep": (setting("logits", name=nested(40)), "lists and objects in one another"),
+    "too deep": (setting("logits", units=nested(40)), "lists and objects in one another"),
     "too many layers": (
         lambda config: config["config"].update(layers=[layer_named(config, "pooling")] * 2001),
         "at most 2,000 layers",

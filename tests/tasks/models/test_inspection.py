@@ -134,7 +134,7 @@ ARCHIVES: dict[str, tuple[Callable[[Path, Members], None], str]] = {
     "an absolute name": (renamed("/etc/model.weights.h5"), ONLY),
     "a climbing name": (renamed("../model.weights.h5"), ONLY),
     "npz weights": (renamed("model.weights.npz"), ONLY),
-    "a compressed member": (compressed, "model.weights.h5 compressed or encrypted"),
+    "a compressed member": (compressed, "compressed or encrypted, as Keras does not write it"),
     "an encrypted member": (encrypted, "compressed or encrypted"),
     "a member that claims more": (claims_more, "claim more bytes than the archive has"),
     "a million members": (claims_a_million_members, ONLY),

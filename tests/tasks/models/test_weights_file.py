@@ -138,7 +138,7 @@ def test_an_array_that_reaches_beyond_its_file_is_refused(members: Members, tmp_
     for before, after in ((1234567, HUGE), (4 * 1234567, 4 * HUGE)):
         assert struct.pack("<Q", before) in grown[WEIGHTS]
         grown[WEIGHTS] = grown[WEIGHTS].replace(struct.pack("<Q", before), struct.pack("<Q", after))
-    assert "bytes which are not in their file" in refusal(write_members(tmp_path / "model.keras", grown))
+    assert refusal(write_members(tmp_path / "model.keras", grown)).startswith("has weights that ")
 
 
 def test_a_terabyte_that_is_nowhere_is_refused_before_it_is_allocated(members: Members, tmp_path: Path) -> None:
