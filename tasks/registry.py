@@ -39,6 +39,7 @@ from tasks.reporting.registry_tables import (
     show_text,
     verification_text,
 )
+from tasks.signing import add_trust_options, chosen_trust
 from tasks.storage.actor import current_actor
 from tasks.storage.bucket import Bucket, configured_bucket
 from tasks.storage.comparison import compare
@@ -71,7 +72,8 @@ def main() -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    answer = COMMANDS[arguments.command](configured_bucket(arguments.bucket, arguments.prefix), arguments)
+    bucket = configured_bucket(arguments.bucket, arguments.prefix, chosen_trust(arguments))
+    answer = COMMANDS[arguments.command](bucket, arguments)
     print(json.dumps(answer.value, indent=2, sort_keys=True, ensure_ascii=False) if arguments.json else answer.text)
     for problem in answer.problems:
         print(f"registry: {problem}", file=sys.stderr)
@@ -87,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     shared.add_argument("--bucket", help="instead of publish.bucket in params.yaml")
     shared.add_argument("--prefix", help="instead of publish.prefix in params.yaml")
     shared.add_argument("--json", action="store_true", help="for programs")
+    add_trust_options(shared)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     made = {name: commands.add_parser(name, parents=[shared]) for name in COMMANDS}
     for name in ("show", "pull", "rebuild"):

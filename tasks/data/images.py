@@ -1,6 +1,8 @@
 """One encoded image to pixels, the same way for training data and for a person's own pictures."""
 
+import contextlib
 import io
+import threading
 import warnings
 
 import numpy as np
@@ -11,6 +13,8 @@ from tasks.errors import InputError
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # Pillow's others start programs or are no pictures
 PIXELS_LIMIT = 64 << 20
+LARGE_PIXELS = 4 << 20
+_large_one = threading.Lock()  # one of these at a time, so that memory does not grow with the threads
 
 
 def decode_image(data: bytes, name: str, size: int) -> Images:
@@ -34,13 +38,20 @@ def decode_image(data: bytes, name: str, size: int) -> Images:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is lower
             image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
-            if image.width * image.height > PIXELS_LIMIT:
+            pixels = image.width * image.height
+            if pixels > PIXELS_LIMIT:
                 raise InputError(f"{name} has {image.width}×{image.height} pixels, more than {PIXELS_LIMIT:,} in all")
-            image = _rgb(ImageOps.exif_transpose(image))
+            with _large_one if pixels > LARGE_PIXELS else contextlib.nullcontext():
+                return _decoded(image, size)
     except InputError:
         raise
     except Exception as error:  # Pillow's decoders raise many types on damaged data
         raise InputError(f"{name} is not an image that can be read: {_reason(error)}") from error
+
+
+def _decoded(image: Image.Image, size: int) -> Images:
+    ImageOps.exif_transpose(image, in_place=True)
+    image = _rgb(image)
     if image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BICUBIC)
     return np.asarray(image)

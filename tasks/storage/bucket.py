@@ -21,9 +21,12 @@ from tasks.storage.checksums import Checksums, checksums_of
 from tasks.storage.client import MISSING, connect, error_code, storage_errors
 from tasks.storage.conditional_writes import LOST, PROBE, honours_conditions
 from tasks.storage.retries import BUSY, AlteredError, may_pass, retried
+from tasks.storage.signatures import TrustedKeys, configured_trust
 
 # Parts of 16 MiB, four at a time: 64 MiB of memory at most, whatever a file's size.
 TRANSFER = TransferConfig(multipart_threshold=16 << 20, multipart_chunksize=16 << 20, max_concurrency=4)
+
+SMALL_OBJECT_LIMIT = 16 << 20  # bytes of a manifest or a pointer, which are read into memory
 
 
 class ConflictError(Exception):
@@ -40,11 +43,20 @@ class Stored:
 
 @dataclass(frozen=True)
 class Bucket:
-    """The objects of bucket `name` whose keys start with `prefix/`; keys below are relative to that."""
+    """The objects of bucket `name` whose keys start with `prefix/`; keys below are relative to that.
+
+    With `trust`, no manifest and no pointer is read from it or written to it that none of these keys signed.
+    """
 
     client: Any
     name: str
     prefix: str
+    trust: TrustedKeys | None = None
+
+    @property
+    def place(self) -> str:
+        """Its address, as `s3://bucket/prefix`, which signatures name."""
+        return f"s3://{self.name}/{self.prefix}"
 
     def uri(self, key: str) -> str:
         """Return the address of an object, as `s3://bucket/prefix/key`."""
@@ -65,7 +77,7 @@ class Bucket:
             return honours_conditions(self.client, self.name, self._full(PROBE))
 
     def read(self, key: str) -> Stored | None:
-        """Return a small object, or nothing where there is none; its bytes are those that its writer sent."""
+        """Return an object of at most 16 MiB, as its writer sent it, or nothing; raises InputError for a larger one."""
         with storage_errors(self.client, self.name, self._full(key)):
             return retried(lambda: self._read(key))
 
@@ -131,6 +143,8 @@ class Bucket:
         try:
             # The mode makes botocore compare the bytes with the checksum that _put had the store keep.
             response = self.client.get_object(Bucket=self.name, Key=self._full(key), ChecksumMode="ENABLED")
+            if response.get("ContentLength", SMALL_OBJECT_LIMIT + 1) > SMALL_OBJECT_LIMIT:
+                raise InputError(f"{self.uri(key)} is too large for a manifest or a pointer")
             return Stored(response["Body"].read(), response["ETag"])
         except ClientError as error:
             if error_code(error) in MISSING:
@@ -218,19 +232,27 @@ class Bucket:
         return f"{self.prefix}/{key}"
 
 
-def open_bucket(name: str, prefix: str) -> Bucket:
-    """Connect and check that the bucket can be read; raises InputError like Bucket.check."""
-    bucket = Bucket(connect(), name, prefix)
+def open_bucket(name: str, prefix: str, trust: TrustedKeys | None = None) -> Bucket:
+    """Connect and check that the bucket can be read; raises InputError like Bucket.check.
+
+    Without `trust` it is RETRAIN_TRUSTED_KEY that says whose signatures are asked for, if any.
+    """
+    bucket = Bucket(connect(), name, prefix, trust or configured_trust())
     bucket.check()
     return bucket
 
 
-def configured_bucket(name: str | None = None, prefix: str | None = None) -> Bucket:
+def configured_bucket(name: str | None = None, prefix: str | None = None, trust: TrustedKeys | None = None) -> Bucket:
     """Open the bucket and prefix given, those of params.yaml's section `publish` where one is None."""
+    return open_bucket(*configured_place(name, prefix), trust)
+
+
+def configured_place(name: str | None = None, prefix: str | None = None) -> tuple[str, str]:
+    """Return bucket and prefix, those of params.yaml's section `publish` where one is None."""
     if name is None or prefix is None:
         params = load_params().publish
         name, prefix = name or params.bucket, prefix or params.prefix
-    return open_bucket(name, prefix)
+    return name, prefix
 
 
 def sha256_of_bytes(data: bytes) -> str:

@@ -58,6 +58,8 @@ def connect(environment: Mapping[str, str] | None = None) -> Any:
         load_credentials()
         environment = os.environ
     endpoint = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL") or None
+    if endpoint is not None and ("@" in endpoint or "?" in endpoint):  # every sentence about the store names it
+        raise InputError("the S3 endpoint must hold no credentials: they go into AWS_ACCESS_KEY_ID and its companions")
     given = environment is not os.environ
     try:
         client = boto3.session.Session().client(  # its own: the default one remembers the first credentials

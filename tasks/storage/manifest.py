@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from tasks.errors import InputError
 from tasks.files import sha256_of
+from tasks.storage.signatures import Signature, Statement
 
 MANIFEST_NAME = "manifest.json"
 
@@ -95,6 +96,7 @@ class Manifest(_Record):
         parent: The champion that the release was measured against; null where there was none.
         verdict: What each rule of the gate said when it was published; a sentence alone where it was published before
             rules had figures.
+        signature: The publisher's, of everything else here and of the bucket and prefix; null where he has no key.
     """
 
     schema_version: Literal[1] = 1
@@ -112,6 +114,7 @@ class Manifest(_Record):
     runtime: dict[str, Any]
     parent: ReleaseId | None
     verdict: tuple[Finding | str, ...]
+    signature: Signature | None = None
 
     @model_validator(mode="after")
     def _names_are_derived(self) -> "Manifest":
@@ -139,7 +142,13 @@ class Manifest(_Record):
 
     def to_bytes(self) -> bytes:
         """Return canonical JSON: equal manifests are equal bytes."""
-        return _canonical(self.model_dump(mode="json"))
+        return _canonical(self.model_dump(mode="json", exclude=set() if self.signature else {"signature"}))
+
+    def statement(self, place: str) -> Statement:
+        """Return what a publisher signs of it for `s3://bucket/prefix`."""
+        unsigned = self.model_copy(update={"signature": None}).to_bytes()
+        digest = hashlib.sha256(unsigned).hexdigest()
+        return Statement("retrain release manifest 1", place, {"id": self.id, "manifest_sha256": digest})
 
 
 def list_files(folder: Path) -> tuple[FileEntry, ...]:

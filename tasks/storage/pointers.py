@@ -17,7 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from tasks.errors import InputError
 from tasks.storage.bucket import Bucket, ConflictError, Stored, sha256_of_bytes
 from tasks.storage.manifest import ID_LENGTH, DamagedError, Manifest, ReleaseId, Sha256
-from tasks.storage.releases import FOLDER, find_manifest, read_manifest
+from tasks.storage.releases import FOLDER, check_signature, find_manifest, read_manifest
+from tasks.storage.signatures import Signature, SigningKey, Statement, signing_key
 
 Channel = Literal["candidate", "champion"]
 Action = Literal["publish", "promote", "rollback"]
@@ -41,6 +42,7 @@ class Move(BaseModel):
         action: Which command moved it.
         actor: Who, as tasks/storage/actor.py says; None in a pointer that was written before this was recorded.
         forced: Whether a person moved it past the gate.
+        signature: The publisher's, of the channel's history up to this move; None where he has no key.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -52,6 +54,7 @@ class Move(BaseModel):
     action: Action = "publish"
     actor: str | None = None
     forced: bool = False
+    signature: Signature | None = None
 
 
 class Pointer(BaseModel):
@@ -132,7 +135,8 @@ def move_pointer(
         Whether the channel points at the release now.
 
     Raises:
-        InputError: The store refused, or other writers won every one of a bounded number of races.
+        InputError: The store refused, or other writers won every one of a bounded number of races. Or the key to sign
+            with cannot be used, or the release is not signed.
     """
     return _point(bucket, channel, manifest, decide, {"moved_at": moved_at, "actor": actor})
 
@@ -190,6 +194,7 @@ def rollback(bucket: Bucket, channel: Channel, *, actor: str, reason: str, now: 
             raise InputError(f"{source} was moved to release {present.release} meanwhile; look at it and decide again")
         seen = present.release
         target = read_manifest(bucket, before.release, before.manifest_sha256)
+        _check_vouched(bucket, target)
         return Move(
             release=before.release,
             manifest_sha256=before.manifest_sha256,
@@ -206,6 +211,7 @@ def rollback(bucket: Bucket, channel: Channel, *, actor: str, reason: str, now: 
 
 def _point(bucket: Bucket, channel: Channel, manifest: Manifest, decide: Judge, facts: dict[str, Any]) -> bool:
     """Point a channel at a release if `decide` wants it; `facts` are the move's other fields."""
+    _check_vouched(bucket, manifest)
 
     def next_move(pointer: Pointer | None) -> Move | None:
         current = None if pointer is None else _pointed_at(bucket, pointer)
@@ -235,6 +241,7 @@ def _swap(bucket: Bucket, channel: Channel, next_move: Callable[[Pointer | None]
     Raises:
         InputError: The store refused, or other writers won every one of a bounded number of races.
     """
+    key = signing_key(bucket.trust)
     written: tuple[Move, ...] = ()
     for attempt in range(ATTEMPTS):
         stored = bucket.read(_key(channel))
@@ -245,9 +252,9 @@ def _swap(bucket: Bucket, channel: Channel, next_move: Callable[[Pointer | None]
         move = next_move(pointer)
         if move is None or (pointer is not None and move is pointer.current):
             return move is not None
-        written = (*history, move)
+        written = _signed(bucket, channel, (*history, move), key)
         try:
-            body = _to_bytes(Pointer(channel=channel, current=move, history=written))
+            body = _to_bytes(Pointer(channel=channel, current=written[-1], history=written))
             bucket.write(_key(channel), body, replacing=stored)
             return True
         except ConflictError:
@@ -266,6 +273,13 @@ def _standing(history: tuple[Move, ...]) -> list[Move]:
     return standing
 
 
+def _check_vouched(bucket: Bucket, manifest: Manifest) -> None:
+    """Refuse to sign a move to a release that is not signed itself; raises InputError, or UntrustedError."""
+    key = signing_key(bucket.trust)
+    if key is not None:
+        check_signature(manifest, bucket.trust or key.trusted, bucket.place)
+
+
 def _pointed_at(bucket: Bucket, pointer: Pointer) -> Manifest:
     return read_manifest(bucket, pointer.current.release, pointer.current.manifest_sha256)
 
@@ -274,8 +288,25 @@ def _key(channel: Channel) -> str:
     return f"channels/{channel}.json"
 
 
+def _signed(bucket: Bucket, channel: Channel, history: tuple[Move, ...], key: SigningKey | None) -> tuple[Move, ...]:
+    """Return a history whose last move carries the key's signature, if there is a key."""
+    if key is None:
+        return history
+    signature = key.sign(_statement(bucket, channel, history))
+    return (*history[:-1], history[-1].model_copy(update={"signature": signature}))
+
+
+def _statement(bucket: Bucket, channel: Channel, history: tuple[Move, ...]) -> Statement:
+    """Return what is signed with the last of a channel's moves: that move and, as they are, all before it."""
+    moves = [move.model_dump(mode="json", exclude_defaults=True) for move in history]  # a field more changes no old one
+    moves[-1].pop("signature", None)
+    digest = sha256_of_bytes(json.dumps(moves, sort_keys=True).encode())
+    return Statement("retrain channel history 1", bucket.place, {"channel": channel, "history_sha256": digest})
+
+
 def _to_bytes(pointer: Pointer) -> bytes:
-    return (json.dumps(pointer.model_dump(mode="json"), indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+    values = pointer.model_dump(mode="json", exclude_none=True)
+    return (json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
 def _parse(bucket: Bucket, channel: Channel, stored: Stored | None) -> Pointer | None:
@@ -288,4 +319,6 @@ def _parse(bucket: Bucket, channel: Channel, stored: Stored | None) -> Pointer |
         raise DamagedError(f"{source} is not a channel's pointer: {error.errors()[0]['msg']}") from error
     if pointer.channel != channel:
         raise DamagedError(f"{source} is the pointer of another channel, {pointer.channel}")
+    if bucket.trust is not None:
+        bucket.trust.check(pointer.current.signature, _statement(bucket, channel, pointer.history), source)
     return pointer

@@ -32,6 +32,7 @@ from tasks.storage.manifest import (
     tree_name,
 )
 from tasks.storage.objects import list_objects, read_start, store_time
+from tasks.storage.signatures import SigningKey, TrustedKeys, signing_key
 
 FOLDER = "releases"
 CACHE = Path(".cache/releases")
@@ -58,7 +59,9 @@ def publishing_period(now: datetime) -> int:
 def publish_release(
     bucket: Bucket, folder: Path, manifest: Manifest, complete: Callable[[Manifest], Manifest] = lambda whole: whole
 ) -> Manifest:
-    """Upload a release's files, then its manifest, unless there is one already; and its row in the list.
+    """Upload a release's files, then its manifest, signed where there is a key, and its row in the list.
+
+    Where there is a manifest already, nothing is uploaded.
 
     Args:
         bucket: Where to.
@@ -72,12 +75,13 @@ def publish_release(
         content first.
 
     Raises:
-        InputError: The store refused, or the upload took more than six hours; run it again.
+        InputError: The store refused, or the upload took more than six hours; run it again. Or the key cannot be
+            used, or somebody published the same content without its signature.
     """
+    key = signing_key(bucket.trust)
     present = find_manifest(bucket, manifest.id)
     if present is not None:
-        add_to_index(bucket, present)
-        return present
+        return _accepted(bucket, present, key)
     bucket.learn_conditions()
     period = publishing_period(store_time(bucket))
     manifest = manifest.model_copy(update={"tree": tree_name(manifest.files, period)})
@@ -87,6 +91,8 @@ def publish_release(
         progress.update(progress.done + entry.size, f"uploaded {entry.path}")
     progress.close()
     manifest = complete(manifest)
+    if key is not None:
+        manifest = manifest.model_copy(update={"signature": key.sign(manifest.statement(bucket.place))})
     _check_uploaded(bucket, manifest, period)
     try:
         bucket.write(manifest_key(manifest.id), manifest.to_bytes(), replacing=None)
@@ -94,9 +100,22 @@ def publish_release(
         present = find_manifest(bucket, manifest.id)
         if present is None:
             raise InputError(f"{bucket.uri(manifest_key(manifest.id))} is busy; publish again") from error
-        manifest = present
+        return _accepted(bucket, present, key)
     add_to_index(bucket, manifest)
     return manifest
+
+
+def _accepted(bucket: Bucket, manifest: Manifest, key: SigningKey | None) -> Manifest:
+    """Return somebody else's manifest of the same content, which a publisher who signs must not vouch for unsigned."""
+    if key is not None:
+        check_signature(manifest, bucket.trust or key.trusted, bucket.place)
+    add_to_index(bucket, manifest)
+    return manifest
+
+
+def check_signature(manifest: Manifest, trust: TrustedKeys, place: str) -> None:
+    """Raise UntrustedError unless a trusted key signed a manifest for `s3://bucket/prefix`."""
+    trust.check(manifest.signature, manifest.statement(place), f"the manifest of release {manifest.id}")
 
 
 def find_manifest(bucket: Bucket, release: str, sha256: str | None = None) -> Manifest | None:
@@ -109,7 +128,7 @@ def find_manifest(bucket: Bucket, release: str, sha256: str | None = None) -> Ma
 
     Raises:
         DamagedError: What is there is not the manifest of this release.
-        InputError: The store refused.
+        InputError: The store refused, or a signature that is asked for is missing or wrong.
     """
     stored = bucket.read(manifest_key(release))
     if stored is None:
@@ -120,6 +139,8 @@ def find_manifest(bucket: Bucket, release: str, sha256: str | None = None) -> Ma
     manifest = parse_manifest(stored.body, source)
     if manifest.id != release:
         raise DamagedError(f"{source} is the manifest of another release, {manifest.id}")
+    if bucket.trust is not None:
+        check_signature(manifest, bucket.trust, bucket.place)
     return manifest
 
 

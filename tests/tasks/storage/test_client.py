@@ -141,3 +141,10 @@ def test_a_clock_that_is_off_by_a_day_is_said(object_store: ObjectStore, hours: 
 def test_settings_that_make_no_sense_are_said(object_store: ObjectStore) -> None:
     with pytest.raises(InputError, match="S3 settings are wrong"):
         connect({**object_store.environment, "AWS_ENDPOINT_URL_S3": "not an address"})
+
+
+@pytest.mark.parametrize("endpoint", ["http://name:PLANTED@127.0.0.1:1", "http://127.0.0.1:1/?token=PLANTED"])
+def test_an_endpoint_with_a_credential_is_refused_and_not_shown(object_store: ObjectStore, endpoint: str) -> None:
+    with pytest.raises(InputError, match="the S3 endpoint must hold no credentials") as caught:
+        connect({**object_store.environment, "AWS_ENDPOINT_URL_S3": endpoint})
+    assert "PLANTED" not in str(caught.value)
