@@ -113,7 +113,7 @@ def test_garbage_is_summed_up(deleted: bool, words: str) -> None:
 def test_a_history_shows_the_last_move_first() -> None:
     first = {"release": FIRST, "moved_at": "2024-01-01T00:00:00+00:00", "reason": "there is no champion yet"}
     second = {"release": SECOND, "moved_at": "2024-01-02T00:00:00+00:00", "reason": "night pictures"}
-    moves = [
+    moves: list[dict[str, Any]] = [
         {**first, "action": "publish", "actor": None, "forced": False},
         {**second, "action": "promote", "actor": "ann@lab", "forced": True},
     ]
