@@ -21,8 +21,8 @@ from botocore.exceptions import (
     NoCredentialsError,
     PartialCredentialsError,
 )
-from botocore.parsers import ResponseParserError
 from s3transfer.exceptions import S3DownloadFailedError
+from urllib3.exceptions import HTTPError
 
 from tasks.errors import InputError
 from tasks.progress import format_duration
@@ -116,7 +116,7 @@ def storage_errors(client: Any, bucket: str, key: str = "") -> Iterator[None]:
         ) from error
     except EndpointConnectionError as error:
         raise InputError(f"the object store at {endpoint} cannot be reached; is it running?") from error
-    except (ConnectionClosedError, HTTPClientError, IncompleteReadError) as error:
+    except (ConnectionClosedError, HTTPClientError, HTTPError, IncompleteReadError) as error:
         raise InputError(f"the connection to the object store at {endpoint} broke: {_one_line(error)}") from error
     except (ClientError, Boto3Error, S3DownloadFailedError) as error:
         raise InputError(_sentence(cause_of(error), endpoint, bucket, place)) from error
@@ -124,8 +124,6 @@ def storage_errors(client: Any, bucket: str, key: str = "") -> Iterator[None]:
         raise InputError(
             f"what came of {place} from {endpoint} is not what was written: its checksum differs"
         ) from error
-    except ResponseParserError as error:
-        raise InputError(f"the answer of the object store at {endpoint} about {place} is not S3's") from error
     except BotoCoreError as error:
         raise InputError(f"the object store at {endpoint} could not be used: {_one_line(error)}") from error
 

@@ -79,14 +79,15 @@ def find_garbage(bucket: Bucket, grace: timedelta = GRACE) -> Found:
     """
     named = _named_by_channels(bucket)
     garbage = _old_uploads(bucket, grace)
-    index = list(list_objects(bucket, INDEX))
+    index = list_objects(bucket, INDEX)
     present = {entry.key for entry in index}
     rows: dict[str, str | None] = {}  # of each release, the key that the index should have
     unlisted: list[Manifest] = []
     problems: dict[str, str] = {}
-    for release, files in _files_by_release(bucket):
+    for release, listed in _by_release(bucket):
+        files = [entry for entry in listed if entry.key != manifest_key(release)]
         try:
-            manifest = _manifest_of(bucket, release, named)
+            manifest = _manifest_of(bucket, release, expected=release in named or len(files) < len(listed))
             rows[release] = index_key(row_of(manifest)) if manifest else None
         except DamagedError as error:
             problems[release] = f"{error}; nothing of that release is touched"
@@ -134,18 +135,20 @@ def _old_uploads(bucket: Bucket, grace: timedelta) -> list[Garbage]:
     ]
 
 
-def _files_by_release(bucket: Bucket) -> Iterator[tuple[str, list[Listed]]]:
-    """Yield each release with all of its objects but the manifest, in one listing of the bucket."""
+def _by_release(bucket: Bucket) -> Iterator[tuple[str, list[Listed]]]:
+    """Yield each release with all of its objects, from one listing of the bucket."""
     for release, objects in itertools.groupby(list_objects(bucket, FOLDER), lambda entry: _release_of(entry.key)):
         if release is not None:
-            yield release, [entry for entry in objects if entry.key != manifest_key(release)]
+            yield release, list(objects)
 
 
-def _manifest_of(bucket: Bucket, release: str, named: set[str]) -> Manifest | None:
-    """Return a release's manifest, read after its files were listed; raises DamagedError where it should be there."""
+def _manifest_of(bucket: Bucket, release: str, *, expected: bool) -> Manifest | None:
+    """Return a release's manifest, read after its files were listed; raises DamagedError where it must be there."""
     manifest = find_manifest(bucket, release)
-    if manifest is None and release in named:
-        raise DamagedError(f"{bucket.uri(manifest_key(release))} is missing, though a channel names that release")
+    if manifest is None and expected:
+        raise DamagedError(
+            f"{bucket.uri(manifest_key(release))} is missing, though it was listed or a channel names it"
+        )
     return manifest
 
 

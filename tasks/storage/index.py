@@ -12,7 +12,6 @@ import contextlib
 import json
 import re
 import sys
-from collections.abc import Iterator
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -20,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tasks.errors import InputError
 from tasks.storage.bucket import Bucket, ConflictError
 from tasks.storage.manifest import ID_LENGTH, DamagedError, Manifest, ReleaseId
-from tasks.storage.objects import Listed, list_objects
+from tasks.storage.objects import list_objects
 
 FOLDER = "index"
 KEY = re.compile(rf"{FOLDER}/(?P<id>[0-9a-f]{{{ID_LENGTH}}})/(?P<row>[A-Za-z0-9_-]+)")
@@ -108,15 +107,11 @@ def add_to_index(bucket: Bucket, manifest: Manifest) -> None:
         print(f"release {manifest.id} is not in the index, which slows listings down: {error}", file=sys.stderr)
 
 
-def list_index(bucket: Bucket) -> Iterator[tuple[Listed, Row | None]]:
-    """Yield every object of the index with the row that its key holds, if it holds one."""
-    return ((entry, parse_index_key(entry.key)) for entry in list_objects(bucket, FOLDER))
-
-
 def read_index(bucket: Bucket) -> dict[str, Row]:
     """Return the rows by release, without releases that have several."""
     rows: dict[str, list[Row]] = {}
-    for _, row in list_index(bucket):
+    for entry in list_objects(bucket, FOLDER):
+        row = parse_index_key(entry.key)
         if row is not None:
             rows.setdefault(row.id, []).append(row)
     return {release: found[0] for release, found in rows.items() if len(found) == 1}

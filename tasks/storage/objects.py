@@ -4,17 +4,20 @@ An age is the store's time of the answer less the store's time of the object: th
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from botocore.exceptions import ClientError
 
 from tasks.errors import InputError
 from tasks.storage.bucket import Bucket
 from tasks.storage.client import MISSING, error_code, storage_errors
+from tasks.storage.retries import retried
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -37,63 +40,79 @@ class Upload:
 
 def store_time(bucket: Bucket) -> datetime:
     """Return what the store's clock says; raises InputError where the store refuses or does not say."""
-    with storage_errors(bucket.client, bucket.name):
-        answer = bucket.client.list_objects_v2(Bucket=bucket.name, Prefix=f"{bucket.prefix}/", MaxKeys=1)
-    return _time_of(answer)
+    place = {"Bucket": bucket.name, "Prefix": f"{bucket.prefix}/"}
+    with storage_errors(bucket.client, bucket.name, place["Prefix"]):
+        return _time_of(retried(lambda: bucket.client.list_objects_v2(**place, MaxKeys=1)))
 
 
-def list_objects(bucket: Bucket, folder: str) -> Iterator[Listed]:
-    """Yield every object in a folder and below, sorted by key, a thousand with each request."""
-    for page in _pages(bucket, "list_objects_v2", folder):
+def list_objects(bucket: Bucket, folder: str) -> list[Listed]:
+    """Return every object in a folder and below, sorted by key; a request for each thousand."""
+
+    def listed(page: dict[str, Any]) -> Iterator[Listed]:
         now = _time_of(page)
         for entry in page.get("Contents", ()):
             yield Listed(_relative(bucket, entry["Key"]), entry["Size"], now - entry["LastModified"])
 
+    return _list(bucket, "list_objects_v2", folder, listed)
 
-def list_uploads(bucket: Bucket, folder: str) -> Iterator[Upload]:
-    """Yield every open multipart upload to a folder and below, a thousand with each request."""
-    for page in _pages(bucket, "list_multipart_uploads", folder):
+
+def list_uploads(bucket: Bucket, folder: str) -> list[Upload]:
+    """Return every open multipart upload to a folder and below; a request for each thousand."""
+
+    def listed(page: dict[str, Any]) -> Iterator[Upload]:
         now = _time_of(page)
         for entry in page.get("Uploads", ()):
             yield Upload(_relative(bucket, entry["Key"]), entry["UploadId"], now - entry["Initiated"])
+
+    return _list(bucket, "list_multipart_uploads", folder, listed)
 
 
 def read_start(bucket: Bucket, key: str, count: int) -> bytes | None:
     """Return an object's first `count` bytes, all of a shorter one; nothing where there is none."""
     place = {"Bucket": bucket.name, "Key": f"{bucket.prefix}/{key}"}
+
+    def read() -> bytes:
+        with contextlib.closing(bucket.client.get_object(**place)["Body"]) as body:
+            return bytes(body.read(count))
+
     with storage_errors(bucket.client, bucket.name, place["Key"]):
         try:
-            body = bucket.client.get_object(**place)["Body"]
+            return retried(read)
         except ClientError as error:
             if error_code(error) in MISSING:
                 return None
             raise
-        with contextlib.closing(body):
-            return bytes(body.read(count))
 
 
 def delete_object(bucket: Bucket, key: str) -> None:
     """Remove an object; that it is gone already is no error."""
     place = {"Bucket": bucket.name, "Key": f"{bucket.prefix}/{key}"}
     with storage_errors(bucket.client, bucket.name, place["Key"]):
-        bucket.client.delete_object(**place)
+        retried(lambda: bucket.client.delete_object(**place))
 
 
 def abort_upload(bucket: Bucket, upload: Upload) -> None:
     """Remove a multipart upload with its parts; that it has ended already is no error."""
-    place = {"Bucket": bucket.name, "Key": f"{bucket.prefix}/{upload.key}"}
+    place = {"Bucket": bucket.name, "Key": f"{bucket.prefix}/{upload.key}", "UploadId": upload.id}
     with storage_errors(bucket.client, bucket.name, place["Key"]):
         try:
-            bucket.client.abort_multipart_upload(**place, UploadId=upload.id)
+            retried(lambda: bucket.client.abort_multipart_upload(**place))
         except ClientError as error:
             if error_code(error) not in MISSING | {"NoSuchUpload"}:
                 raise
 
 
-def _pages(bucket: Bucket, operation: str, folder: str) -> Iterator[dict[str, Any]]:
+def _list(
+    bucket: Bucket, operation: str, folder: str, listed: Callable[[dict[str, Any]], Iterator[Item]]
+) -> list[Item]:
     start = f"{bucket.prefix}/{folder}/"
+
+    def items() -> list[Item]:
+        pages = bucket.client.get_paginator(operation).paginate(Bucket=bucket.name, Prefix=start)
+        return [item for page in pages for item in listed(page)]
+
     with storage_errors(bucket.client, bucket.name, start):
-        yield from bucket.client.get_paginator(operation).paginate(Bucket=bucket.name, Prefix=start)
+        return retried(items)
 
 
 def _relative(bucket: Bucket, key: str) -> str:

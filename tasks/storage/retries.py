@@ -17,8 +17,8 @@ from botocore.exceptions import (
     HTTPClientError,
     IncompleteReadError,
 )
-from botocore.parsers import ResponseParserError
 from s3transfer.exceptions import S3DownloadFailedError
+from urllib3.exceptions import HTTPError
 
 from tasks.storage.client import cause_of, error_code
 
@@ -84,7 +84,7 @@ def may_pass(error: Exception) -> bool:
         | ConnectionError
         | FlexibleChecksumError
         | HTTPClientError
+        | HTTPError  # a refusal that breaks off: botocore lets it through as it is
         | IncompleteReadError
-        | ResponseParserError
         | S3DownloadFailedError,
     )

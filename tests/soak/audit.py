@@ -1,5 +1,7 @@
 """What must hold in a bucket whatever happened to it: each violation is a sentence."""
 
+import contextlib
+import os
 from collections.abc import Callable, Iterator, Set
 from pathlib import Path
 
@@ -33,7 +35,8 @@ def audit(bucket: Bucket, acknowledged: Set[str], gate: Gate, folder: Path) -> l
 def _unsound_releases(bucket: Bucket, releases: dict[str, Manifest], folder: Path) -> Iterator[str]:
     for manifest in releases.values():
         try:
-            pull_release(bucket, manifest, folder / manifest.id)
+            with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stderr(nowhere):  # its progress
+                pull_release(bucket, manifest, folder / manifest.id)
             verify_folder(folder / manifest.id)
         except InputError as error:
             yield f"{manifest.id} is visible, but {error}"
