@@ -107,8 +107,7 @@ def _weights_of(layer: Config) -> list[Shape]:
         return []
     build = layer.get("build_config") or {}
     shape = build.get("input_shape")
-    channels = shape[-1] if isinstance(shape, list) and shape else None
-    if not is_count(channels):
+    if not (isinstance(shape, list) and shape and is_count(shape[-1])):
         raise UnknownError(f"a {layer['class_name']} that does not say what it was built for")
     shapes = weights(layer["config"], tuple(0 if side is None else side for side in shape))
     for sides in shapes:
@@ -209,8 +208,8 @@ def _check_node(node: Any) -> None:
         raise UnknownError("a layer that is called with an unusual argument")
     for tensor in _flat(node["args"]):
         inner = tensor.get("config") if isinstance(tensor, dict) and tensor.keys() == {"class_name", "config"} else None
-        plain = isinstance(inner, dict) and tensor["class_name"] == "__keras_tensor__"
-        if not plain or inner.keys() != {"shape", "dtype", "keras_history"}:
+        plain = isinstance(inner, dict) and inner.keys() == {"shape", "dtype", "keras_history"}
+        if inner is None or not plain or tensor["class_name"] != "__keras_tensor__":
             raise UnknownError("a layer that is called on something else than other layers")
         _check_shapes({"input_shape": inner["shape"]})
         _check_value("dtype", inner["dtype"])

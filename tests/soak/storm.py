@@ -159,7 +159,8 @@ class Storm:
 
     def _publish(self, publications: list[Publication], attempt: int) -> list[Publication]:
         """Publish each once, several at a time; return those that must be published again."""
-        waiting, running, again, done = deque(publications), {}, [], 0
+        waiting, again, done = deque(publications), list[Publication](), 0
+        running: dict[Any, tuple[Any, Publication]] = {}
         store_kills = self._store_kills(len(publications)) if attempt == 0 else set()
         deadline = time.monotonic() + LONGEST_SECONDS
         while waiting or running:

@@ -5,6 +5,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,7 +91,8 @@ def release(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def registry(store: ObjectStore, bucket: Bucket, *arguments: str | Path, **environment: str) -> tuple[int, str]:
     """Run tasks.registry; return its status and what it says on standard error."""
     place = ("--bucket", bucket.name, "--prefix", bucket.prefix)
-    done = run("tasks.registry", *arguments, *place, **{**store.environment, **environment})
+    variables: dict[str, Any] = {**store.environment, **environment}
+    done = run("tasks.registry", *arguments, *place, **variables)
     return done.returncode, done.stderr
 
 

@@ -245,7 +245,7 @@ def test_a_lost_race_is_signed_anew(bucket: Bucket, reader: Bucket, release: Man
     second, third = (
         publish_release(bucket, tmp_path / name, write_release(tmp_path / name, name)) for name in ("b", "c")
     )
-    raced = []
+    raced: list[bool] = []
 
     def decide(_: Manifest | None) -> str:
         if not raced:
