@@ -26,9 +26,11 @@ STAGES = ("download", "split", "train", "evaluate", "publish")
 SETTINGS = ("download.dataset=digits", "train.recipe=digits", "recipes.digits.epochs=6", "publish.prefix=pipeline")
 REMOTE = "s3://retrain/pipeline-test"
 
-# Credentials that no store checks, beside those of the object store and the private key: none may be written anywhere.
-PLANTED_TOKEN = "planted+session/token=="
-PLANTED_URL = "http://planted-user:planted-password@127.0.0.1:1/archive.tar.gz?X-Amz-Signature=planted-signature"
+# Beside the credentials of the object store and the private key; none may be written or said anywhere. The store knows
+# no session's token and refuses whoever brings one.
+# Put together here, since this file is in the clone that is searched.
+USER, PASSWORD, SIGNATURE, TOKEN = (f"planted-{what}" for what in ("user", "password", "signature", "token+/=="))
+PLANTED_URL = f"http://{USER}:{PASSWORD}@127.0.0.1:1/archive.tar.gz?X-Amz-Signature={SIGNATURE}"
 
 Environment = dict[str, str]
 
@@ -72,7 +74,7 @@ def environment(object_store: ObjectStore, tmp_path_factory: pytest.TempPathFact
     path = f"{Path(sys.executable).parent}{os.pathsep}{clean['PATH']}"
     author = {f"GIT_{who}_{what}": "test@localhost" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
     generate_key(key := tmp_path_factory.mktemp("keys") / "release.key")
-    planted = {SIGNING_KEY: str(key), DOWNLOAD_URL: PLANTED_URL, "AWS_SESSION_TOKEN": PLANTED_TOKEN}
+    planted = {SIGNING_KEY: str(key), DOWNLOAD_URL: PLANTED_URL}
     return clean | dict(object_store.environment) | author | {"PATH": path} | planted
 
 
@@ -122,7 +124,7 @@ def test_one_run_ends_with_one_number_everywhere(first_run: str, repository: Pat
 def secrets(environment: Environment) -> list[bytes]:
     """Every spelling of every credential that the runs are given."""
     private = Path(environment[SIGNING_KEY]).read_text().splitlines()[1]
-    planted = [PLANTED_TOKEN, "planted-user", "planted-password", "planted-signature", private]
+    planted = [USER, PASSWORD, SIGNATURE, TOKEN, private]
     return spellings([environment["AWS_ACCESS_KEY_ID"], environment["AWS_SECRET_ACCESS_KEY"], *planted])
 
 
@@ -160,12 +162,12 @@ def test_no_secret_is_in_what_a_failure_says(
         (["tasks.registry", "show"], "", wrong),
         (["tasks.registry", "show"], "", {"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1"}),
         (["tasks.registry", "show"], "", {"AWS_ENDPOINT_URL_S3": PLANTED_URL}),
-        (["tasks.registry", "show"], "", {"AWS_ENDPOINT_URL": "http://planted-user:planted-password@[::1"}),
+        (["tasks.registry", "show"], "", {"AWS_ENDPOINT_URL": f"http://{USER}:{PASSWORD}@[::1"}),
         (["tasks.download"], "cifar10", {}),
         (
             ["tasks.download"],
             "cifar10",
-            {DOWNLOAD_URL: "http://planted-user:planted-password@[::1/a?sig=planted-signature"},
+            {DOWNLOAD_URL: f"http://{USER}:{PASSWORD}@[::1/a?sig={SIGNATURE}"},
         ),
         (["tasks.download"], "url", {}),
         (["dvc", "pull", "--verbose"], "", wrong),
@@ -175,7 +177,7 @@ def test_no_secret_is_in_what_a_failure_says(
         done = subprocess.run(
             [sys.executable, "-m", *arguments],
             cwd=tmp_path / folder,
-            env=environment | {"PYTHONPATH": str(REPOSITORY)} | changes,
+            env=environment | {"PYTHONPATH": str(REPOSITORY), "AWS_SESSION_TOKEN": TOKEN} | changes,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             check=False,
