@@ -131,7 +131,7 @@ def test_what_a_channel_names_is_left_though_its_manifest_is_gone(
     found = find_garbage(later)
     assert found.garbage == ()
     assert len(found.problems) == 2
-    assert all("is gone, though it was listed or a channel names it" in problem for problem in found.problems)
+    assert all("is missing, though it was listed or a channel names it" in problem for problem in found.problems)
 
 
 def test_a_channel_that_cannot_be_read_stops_the_collector(bucket: Bucket, later: Bucket, tmp_path: Path) -> None:
