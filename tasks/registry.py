@@ -83,7 +83,7 @@ def _show(bucket: Bucket, manifest: Manifest, *, as_json: bool) -> None:
         "recipe": f"{row['recipe']}, seed {manifest.parameters['train']['seed']}",
         "commit": commit,
         "measured against": manifest.parent or "nothing: there was no champion",
-        "verdict": "; ".join(manifest.verdict),
+        "verdict": "; ".join(manifest.sentences),
         "environment": ", ".join(f"{name} {version}" for name, version in manifest.environment.items()),
     }
     width = max(map(len, facts))

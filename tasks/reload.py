@@ -152,7 +152,7 @@ def _load_network(folder: Path) -> Answer:
     from tasks.models.files import load_model  # noqa: PLC0415
 
     network = load_model(folder / MODEL)
-    return lambda images: np.asarray(network(images, training=False))
+    return lambda images: network(images, training=False).numpy()
 
 
 def _load_signature(folder: Path) -> Answer:
@@ -161,7 +161,7 @@ def _load_signature(folder: Path) -> Answer:
 
     def answer(images: Images) -> Probabilities:
         (answers,) = serve(images=tf.constant(images)).values()
-        return np.asarray(answers)
+        return answers.numpy()
 
     return answer
 

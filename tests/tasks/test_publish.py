@@ -15,14 +15,16 @@ import pytest
 import tensorflow as tf
 
 from infra.local.object_store import ObjectStore
-from tasks.data.arrays import load_arrays
+from tasks.data.arrays import load_arrays, load_split_record
+from tasks.promotion import CannotAnswerError
+from tasks.publish import Present
 from tasks.storage.actor import current_actor
 from tasks.storage.bucket import Bucket
 from tasks.storage.manifest import Manifest
 from tasks.storage.pointers import read_pointer, resolve
 from tasks.storage.releases import file_key, list_releases, pull_release
 from tests.fixtures.published import PARAMS_FILE, RIGHT, Published, Workspace, channels, rules
-from tests.fixtures.stages import CLASSES, SIZE
+from tests.fixtures.stages import CLASSES, SIZE, write_stages
 
 # What a release holds
 
@@ -53,7 +55,7 @@ def test_a_release_holds_all_that_was_made_and_where_it_comes_from(
         "outcome": "it is the champion now",
     }
     assert manifest.metrics == metrics
-    assert manifest.parameters["recipes"].objects() == {"fast"}
+    assert manifest.parameters["recipes"].keys() == {"fast"}
     assert manifest.data["content_sha256"]["test"] == metrics["test_sha256"]
     assert manifest.runtime == {
         "train": {"seconds": 12.5, "devices": ["CPU:0"], "strategy": "MirroredStrategy"},
@@ -112,6 +114,15 @@ def test_a_publisher_that_died_before_the_channels_is_completed(workspace: Works
     receipt = workspace.publish()
     assert (receipt["already_published"], receipt["champion"]) == (True, True)
     assert channels(workspace) == (first.id, first.id)
+
+
+def test_a_champion_cannot_answer_images_of_another_size(workspace: Workspace, tmp_path: Path) -> None:
+    champion = resolve(workspace.bucket, "champion")
+    write_stages(tmp_path / "other", size=10)
+    split = tmp_path / "other/data/split"
+    present = Present(load_split_record(split), load_arrays(split, "test"), workspace.bucket, batch_size=500)
+    with pytest.raises(CannotAnswerError, match="it takes images of 8×8×3, and these have 10×10×3"):
+        present.answers_of(champion)
 
 
 # What is refused altogether
