@@ -42,8 +42,7 @@ def published_twice(
     from tests.fixtures.published import RIGHT  # noqa: PLC0415
 
     with pytest.MonkeyPatch.context() as monkeypatch:
-        workspace = _copy(published[0], tmp_path_factory.mktemp("published_twice") / "workspace")
-        _enter(monkeypatch, object_store, workspace.root)
+        workspace = _copy(monkeypatch, object_store, published[0], tmp_path_factory.mktemp("published_twice") / "copy")
         workspace.retrain(right=RIGHT + 1)
         return workspace, workspace.publish(minimum_top1=1.0)
 
@@ -53,9 +52,7 @@ def workspace(
     published: "Published", tmp_path: Path, object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> "Workspace":
     """A copy of `published`, in a folder and under a prefix of its own."""
-    copy = _copy(published[0], tmp_path / "workspace")
-    _enter(monkeypatch, object_store, copy.root)
-    return copy
+    return _copy(monkeypatch, object_store, published[0], tmp_path / "workspace")
 
 
 @pytest.fixture
@@ -63,9 +60,7 @@ def workspace_with_candidate(
     published_twice: "Published", tmp_path: Path, object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> "Workspace":
     """A copy of `published_twice`, in a folder and under a prefix of its own."""
-    copy = _copy(published_twice[0], tmp_path / "workspace")
-    _enter(monkeypatch, object_store, copy.root)
-    return copy
+    return _copy(monkeypatch, object_store, published_twice[0], tmp_path / "workspace")
 
 
 @pytest.fixture
@@ -80,10 +75,11 @@ def _enter(monkeypatch: pytest.MonkeyPatch, object_store: ObjectStore, root: Pat
     monkeypatch.chdir(root)
 
 
-def _copy(original: "Workspace", root: Path) -> "Workspace":
+def _copy(monkeypatch: pytest.MonkeyPatch, object_store: ObjectStore, original: "Workspace", root: Path) -> "Workspace":
     shutil.copytree(original.root, root, ignore=shutil.ignore_patterns("release"))
+    _enter(monkeypatch, object_store, root)
     copy = type(original)(root, f"tests/{uuid.uuid4().hex}")
     for key in original.objects():
         target = key.replace(original.prefix, copy.prefix)
-        original.bucket.client.copy_object(Bucket="retrain", Key=target, CopySource={"Bucket": "retrain", "Key": key})
+        copy.bucket.client.copy_object(Bucket="retrain", Key=target, CopySource={"Bucket": "retrain", "Key": key})
     return copy
