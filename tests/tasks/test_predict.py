@@ -313,14 +313,14 @@ def release(predict: Any, workspace: Path, pictures: Path) -> Path:
     """The champion as it was pulled; it is not signed."""
     predict(pictures / "000.png")
     (folder,) = Path(".cache/releases").iterdir()
-    return folder.rename("release")
+    return folder.rename("pulled")
 
 
 def test_a_file_beside_the_model_is_no_model(predict: Any, release: Path, pictures: Path) -> None:
     for name in ("manifest.json", "README.md"):
         status, output, errors = predict(pictures / "000.png", "--model", release / name)
         assert (status, output) == (2, "")
-        assert errors.startswith(f"predict: release/{name} is not ")
+        assert errors.startswith(f"predict: pulled/{name} is not ")
 
 
 def test_a_signature_can_be_required(predict: Any, release: Path, pictures: Path, prefix: str, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from infra.local.object_store import ObjectStore
@@ -44,7 +45,7 @@ def key(key_file: Path) -> SigningKey:
 def test_a_signature_is_believed_for_what_was_signed_and_nothing_else(key: SigningKey, tmp_path: Path) -> None:
     signature = key.sign(STATEMENT)
     key.trusted.check(signature, STATEMENT, "it")
-    other = SigningKey(type(key.private).generate())
+    other = SigningKey(Ed25519PrivateKey.generate())
     refused: list[tuple[Signature | None, Statement, str]] = [
         (None, STATEMENT, "it is not signed"),
         (other.sign(STATEMENT), STATEMENT, f"it is signed by the key {other.name}, which is not a trusted one"),
@@ -122,7 +123,7 @@ def test_the_environment_names_the_keys(
 def test_whoever_asks_for_signatures_writes_none_that_he_would_refuse(
     key: SigningKey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = SigningKey(type(key.private).generate())
+    other = SigningKey(Ed25519PrivateKey.generate())
     with pytest.raises(InputError, match=f"names the key {key.name}, which is not a trusted one"):
         signing_key(other.trusted)
     monkeypatch.delenv(SIGNING_KEY)
