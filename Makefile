@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test bench lint up down deploy environment
+.PHONY: help run test soak fuzz bench lint up down deploy environment
 
 PYTHON := .venv/bin/python
 # Written last: an environment whose installation was cut off has none.
@@ -17,11 +17,17 @@ run: environment ## data → trained, evaluated, published model; SET="train.rec
 test: lint ## linter, formatter, types, then every test
 	@$(PYTHON) -m pytest
 
+soak: environment ## storms over the release protocol: faults, kills, races; SEED=1 SECONDS=600
+	@$(PYTHON) -m tests.soak --seed $(or $(SEED),0) --seconds $(or $(SECONDS),600)
+
 lint: environment ## linter, formatter and type checker
 	@.venv/bin/ruff check && .venv/bin/ruff format --check && .venv/bin/mypy
 
 bench: environment ## measure it side by side; PART="training_speed input_path" measures these alone
 	@$(PYTHON) -m benchmarks $(PART)
+
+fuzz: environment ## feed parsers until one breaks; FUZZ_SECONDS=300 each, FUZZ_PYTHON=… has atheris
+	@$(or $(FUZZ_PYTHON),$(PYTHON)) -m tests.fuzz all --seconds $(or $(FUZZ_SECONDS),300)
 
 up: environment ## start S3, Prefect with its UI, and a worker on this machine
 	@$(PYTHON) -m infra.local up

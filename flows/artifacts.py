@@ -16,7 +16,7 @@ from prefect.artifacts import (
 )
 
 from flows.stages import StageResult, parse_progress
-from flows.summary import headline, read_metrics, read_receipt, report_text
+from flows.summary import headline, read_metrics, read_receipt, report_text, verdict_rows
 
 UPDATE_SECONDS = 2.0
 
@@ -53,7 +53,7 @@ class ProgressArtifact:
 
 
 def record_results(results: Sequence[StageResult], folder: Path) -> None:
-    """Create the artifacts `stages`, `metrics` and `report`; the last two where the run has an evaluation."""
+    """Create the artifacts `stages`, `metrics`, `gate` and `report`; all but the first where there is an evaluation."""
     rows = [{"stage": r.name, "outcome": str(r.outcome), "seconds": round(r.seconds, 1)} for r in results]
     create_table_artifact(table=rows, key="stages", description="What became of each stage")
     metrics = read_metrics(folder)
@@ -61,5 +61,9 @@ def record_results(results: Sequence[StageResult], folder: Path) -> None:
         return
     table = [{"metric": name, "value": value} for name, value in metrics.items()]
     create_table_artifact(table=table, key="metrics", description=headline(metrics))
-    text = report_text(metrics, read_receipt(folder), folder)
+    receipt = read_receipt(folder)
+    rules = verdict_rows(receipt)
+    if rules:
+        create_table_artifact(table=rules, key="gate", description=receipt.get("outcome"))
+    text = report_text(metrics, receipt, folder)
     create_markdown_artifact(markdown=text, key="report", description="The report")

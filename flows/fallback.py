@@ -41,11 +41,11 @@ def reachable_data(given: Overrides, folder: Path, say: Callable[[str], None]) -
     params = preview(wanted, folder / "params.yaml")
     if "download.dataset" in given or not _needs_network(params.download, folder):
         return wanted
-    addresses = params.download.url
+    addresses = params.download.addresses
     refusals = [refusal for url in addresses if (refusal := probe(url)) is not None]
     if len(refusals) < len(addresses):
         if former:
-            say(f"{addresses[0]} answers again: going back from digits to {params.download.dataset}")
+            say(f"{_host(addresses[0])} answers again: going back from digits to {params.download.dataset}")
         return wanted
     say("The data set cannot be fetched: " + "; ".join(refusals) + ".")
     say("Running on scikit-learn's bundled handwritten digits instead, up-scaled to 32×32×3: NOT CIFAR-10.")
@@ -76,7 +76,7 @@ def _former_values(folder: Path) -> dict[str, Any]:
 
 def _needs_network(params: DownloadParams, folder: Path) -> bool:
     """Tell whether the archive is still to be fetched, over HTTP only."""
-    if params.dataset != "cifar10" or not all(url.startswith(("http://", "https://")) for url in params.url):
+    if params.dataset != "cifar10" or not all(url.startswith(("http://", "https://")) for url in params.addresses):
         return False
     source = folder / RAW / "source.json"
     there = source.exists() and read_json(source).get("sha256") == params.sha256

@@ -8,9 +8,9 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from tasks.errors import InputError
+from tasks.errors import InputError, without_credentials
 from tasks.files import write_text
-from tasks.params import PARAMS_FILE, Params, parse_params
+from tasks.params import PARAMS_FILE, Params, parse_params, read_yaml
 
 Overrides = Mapping[str, Any]
 
@@ -25,17 +25,15 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals or not key:
-            raise InputError(f"{assignment!r} is not of the form KEY=VALUE, as in train.recipe=seed")
-        try:
-            values[key] = YAML(typ="safe").load(text)
-        except YAMLError as error:
-            raise InputError(f"the value of {key} is not YAML: {' '.join(str(error).split())}") from error
+            shown = without_credentials(repr(assignment))
+            raise InputError(f"{shown} is not of the form KEY=VALUE, as in train.recipe=seed")
+        values[key] = read_yaml(text, f"the value of {without_credentials(key)}")
     return values
 
 
 def preview(overrides: Overrides, path: Path = PARAMS_FILE) -> Params:
     """Return the parameters as they would be; raises InputError like apply_overrides."""
-    return parse_params(YAML(typ="safe").load(_overridden(overrides, path)), str(path))
+    return parse_params(read_yaml(_overridden(overrides, path), str(path)), str(path))
 
 
 def apply_overrides(overrides: Overrides, path: Path = PARAMS_FILE) -> bool:
@@ -59,7 +57,7 @@ def _overridden(overrides: Overrides, path: Path) -> str:
     try:
         document = yaml.load(before)
     except YAMLError as error:
-        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+        raise InputError(f"{path} is not YAML: {without_credentials(' '.join(str(error).split()))}") from error
     changed = [_assign(document, key, value) for key, value in overrides.items()]
     if not any(changed):
         return before

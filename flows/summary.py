@@ -11,6 +11,7 @@ from tasks.progress import format_duration
 METRICS = Path("evaluation/metrics.json")
 REPORT = Path("evaluation/report.html")
 RECEIPT = Path("release/receipt.json")
+PASSED, REFUSED = "✓", "✗"
 NEXT = (
     (".venv/bin/python -m tasks.predict IMAGE.png", "what is on your own image"),
     (".venv/bin/python -m tasks.registry list", "the releases and which is champion"),
@@ -40,6 +41,20 @@ def headline(metrics: dict[str, Any]) -> str:
     return text
 
 
+def verdict_rows(receipt: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return a row for each rule of the gate: its name, a mark, its sentence and its figures."""
+    findings = [finding for finding in receipt.get("verdict", []) if isinstance(finding, dict)]
+    return [
+        {
+            "rule": finding["rule"],
+            "passed": PASSED if finding["passed"] else REFUSED,
+            "says": finding["sentence"],
+            "figures": ", ".join(f"{name} {value}" for name, value in finding["figures"].items()),
+        }
+        for finding in findings
+    ]
+
+
 def report_text(metrics: dict[str, Any], receipt: dict[str, Any], folder: Path) -> str:
     """Return the report's headline and whereabouts as Markdown."""
     lines = [f"# {headline(metrics)}", ""]
@@ -47,7 +62,8 @@ def report_text(metrics: dict[str, Any], receipt: dict[str, Any], folder: Path) 
         lines.append(f"- Report: `{folder / REPORT}`")
     if "uri" in receipt:
         lines.append(f"- Release: `{receipt['uri']}`{', the champion' if receipt.get('champion') else ''}")
-        lines.extend(f"- {sentence}" for sentence in receipt.get("verdict", []))
+        lines.append(f"- Gate: {receipt.get('outcome', 'not recorded')}")
+        lines += [f"  - {row['passed']} `{row['rule']}`: {row['says']}" for row in verdict_rows(receipt)]
     return "\n".join(lines) + "\n"
 
 
@@ -61,6 +77,8 @@ def summary(results: Sequence[StageResult], folder: Path) -> str:
     receipt = read_receipt(folder)
     if "uri" in receipt:
         lines.append(f"release    {receipt['uri']}{' (champion)' if receipt.get('champion') else ''}")
+        lines.append(f"gate       {receipt.get('outcome', 'not recorded')}")
+        lines += [f"           {row['passed']} {row['rule']}: {row['says']}" for row in verdict_rows(receipt)]
     width = max(len(command) for command, _ in NEXT)
     lines += ["", "next:"] + [f"  {command:<{width}}  # {why}" for command, why in NEXT]
     return "\n".join(lines)

@@ -37,7 +37,7 @@ def download(params: DownloadParams, raw: Path, cache: Path = CACHE) -> None:
         print(f"{raw} is there already, its sha256 verified")
         return
     patience = Patience(attempts=params.attempts, timeout_seconds=params.timeout_seconds)
-    addresses = (bundled.as_uri(),) if bundled else params.url
+    addresses = (bundled.as_uri(),) if bundled else params.addresses
     archive = fetch(addresses, wanted, cache, patience, _connect_s3)
     name, size = _published_name(params.dataset, archive), archive.stat().st_size
     with replaced_folder(raw) as temporary:

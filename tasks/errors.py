@@ -1,5 +1,6 @@
 """The one exception that a stage shows to a person, and the way every command ends on it."""
 
+import re
 import sys
 from collections.abc import Callable
 
@@ -14,6 +15,11 @@ class InputError(Exception):
 
 class ResumableError(Exception):
     """The work stopped before its end and is saved; the same command goes on with it. Its text is one sentence."""
+
+
+def without_credentials(text: str) -> str:
+    """Return a text in which no address has a user or a query: they may hold a password or a signature."""
+    return re.sub(r"\?\S+", "?…", re.sub(r"://.*@", "://…@", text, flags=re.DOTALL))
 
 
 def run_command(name: str, command: Callable[[], None]) -> None:

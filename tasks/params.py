@@ -1,14 +1,16 @@
 """params.yaml as frozen, validated types. Read once at the edge of a stage; an unknown or impossible value is named."""
 
+import os
 import re
+import reprlib
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
-from tasks.errors import InputError
+from tasks.errors import InputError, without_credentials
 
 PARAMS_FILE = Path("params.yaml")
 
@@ -20,11 +22,16 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 DEVICES = re.compile(r"auto|cpu:[1-9]\d*|gpu:\d+(,\d+)*")
 
+SHOWN_PROBLEMS = 10
+
+DOWNLOAD_URL = "RETRAIN_DOWNLOAD_URL"
+SECRET_NAME = re.compile(r"signature|credential|token|secret|passw|access_?key|api_?key|^(sig|key|auth)$", re.I)
+
 
 class Section(BaseModel):
     """A frozen group of parameters that knows every key it may hold."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
 
 
 class DownloadParams(Section):
@@ -33,7 +40,8 @@ class DownloadParams(Section):
     Attributes:
         dataset: `cifar10` (the official binary archive), `folders` (an archive of labelled images) or `digits`
             (scikit-learn's bundled handwritten digits; needs neither `url` nor `sha256`).
-        url: One address or several that are tried in order; `http(s)://`, `file://` and `s3://`.
+        url: One address or several that are tried in order; `http(s)://`, `file://` and `s3://`. Without credentials,
+            since parameters are recorded: those are for ~/.netrc, or for addresses in RETRAIN_DOWNLOAD_URL.
         sha256: Of the archive; null accepts any bytes and prints what to pin.
         attempts: Tries at each address before the next one.
         timeout_seconds: Longest silence of a server.
@@ -60,13 +68,23 @@ class DownloadParams(Section):
                 raise ValueError(
                     f"'{scheme}://…' is not an address that starts with http://, https://, file:// or s3://"
                 )
+            if _holds_secret(url):
+                raise ValueError(
+                    "an address holds a password or a signature, which git, dvc.lock and the release would record; "
+                    f"put it into ~/.netrc, or the whole address into the environment variable {DOWNLOAD_URL}"
+                )
         return value
 
     @model_validator(mode="after")
     def _address_present(self) -> "DownloadParams":
-        if self.dataset != "digits" and not self.url:
+        if self.dataset != "digits" and not self.addresses:
             raise ValueError(f"url is empty, and dataset {self.dataset} needs one")
         return self
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """`url`, or instead of it the addresses in RETRAIN_DOWNLOAD_URL, divided by spaces, which nothing records."""
+        return tuple(os.environ.get(DOWNLOAD_URL, "").split()) or self.url
 
 
 class SplitParams(Section):
@@ -135,17 +153,36 @@ class EvaluateParams(Section):
 
 
 class PublishParams(Section):
-    """Where releases go: `s3://<bucket>/<prefix>/releases/<id>/`.
+    """Where releases go: `s3://<bucket>/<prefix>/releases/<id>/`; and what the gate asks of a new champion.
+
+    All shares are of 1: 0.005 is half a point. Two seeds of one recipe differ by a few of the images on which they
+    disagree; the defaults let such a release through, and an equal one. tasks/storage/gate.py has the rules.
 
     Attributes:
         bucket: Name of the bucket; it must exist.
-        prefix: Folder in the bucket.
-        minimum_top1: A release below this top-1 never becomes champion.
+        prefix: Folder in the bucket. Every prefix has a champion of its own.
+        minimum_top1: A release below this top-1 never becomes champion. It is also what stops a line of releases each
+            of which loses a little.
+        significance: A loss against the champion that an equal model would show with a chance below this is a loss, by
+            McNemar's one-sided exact test on the same test images. Higher is stricter: so many in a hundred equal
+            models are refused.
+        tolerance_top1: How much lower than the champion's top-1 may be where the loss is not significant; what decides
+            on a small test set. 0 refuses one image fewer.
+        largest_class_drop: By how much the share of right answers of a single class may fall. Of classes with few test
+            images one image is much: 1 / images of a class should be below this.
+        largest_calibration_rise: By how much the expected calibration error may rise.
+        largest_answer_difference: By how much a probability may differ from the recorded one when the release answers
+            again from the bucket. float32 on another machine rounds by about a millionth.
     """
 
     bucket: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")]
     prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$")]
     minimum_top1: Share = 0.0
+    significance: Fraction = 0.05
+    tolerance_top1: Share = 0.005
+    largest_class_drop: Share = 0.05
+    largest_calibration_rise: Share = 0.02
+    largest_answer_difference: Fraction = 0.00001
 
 
 class Whitening(Section):
@@ -331,12 +368,22 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
             names the key, the value and what is allowed.
     """
     try:
-        values = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+        values = read_yaml(path.read_text(encoding="utf-8"), str(path))
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist; run from the repository's root") from error
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not YAML: {error}") from error
     return parse_params(values, str(path))
+
+
+def read_yaml(text: str, source: str) -> Any:
+    """Return the values of YAML text that came from `source`; raises InputError where it is none."""
+    try:
+        return YAML(typ="safe").load(text)
+    except RecursionError as error:
+        raise InputError(f"{source} is not YAML that can be read: it is nested too deeply") from error
+    except Exception as error:  # the parser raises many types for values that are no dates, numbers or keys
+        raise InputError(f"{source} is not YAML: {without_credentials(' '.join(str(error).split()))}") from error
 
 
 def parse_params(values: Any, source: str) -> Params:
@@ -344,8 +391,18 @@ def parse_params(values: Any, source: str) -> Params:
     try:
         return Params.model_validate(values)
     except ValidationError as error:
-        sentences = [_sentence(problem) for problem in error.errors(include_url=False)]
+        sentences = [_sentence(problem) for problem in error.errors(include_url=False)[:SHOWN_PROBLEMS]]
         raise InputError(f"{source}: {'; '.join(sentences)}") from error
+
+
+def _holds_secret(url: str) -> bool:
+    """Tell whether an address has a user, or a query that looks like a signature."""
+    try:
+        parts = urlsplit(url)
+        names = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True)]
+    except ValueError:  # no address at all, as the stage download will say
+        return "@" in url
+    return "@" in parts.netloc or any(SECRET_NAME.search(name) for name in names)
 
 
 def _sentence(problem: Any) -> str:
@@ -353,12 +410,23 @@ def _sentence(problem: Any) -> str:
     key = ".".join(str(part) for part in problem["loc"])
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
-        return f"{key} = {problem['input']!r}: no such parameter; {_allowed_keys(problem['loc'])}"
+        value = "…" if SECRET_NAME.search(str(problem["loc"][-1])) else _shown(problem["input"])
+        return f"{key} = {value}: no such parameter; {_allowed_keys(problem['loc'])}"
     if problem["type"] == "missing":
         return f"{key} is missing"
     if problem["type"] == "value_error":
         return f"{key}: {message}" if key else message
-    return f"{key} = {problem['input']!r}: {message[0].lower()}{message[1:]}"
+    return f"{key} = {_shown(problem['input'])}: {message[0].lower()}{message[1:]}"
+
+
+def _shown(value: Any) -> str:
+    """Return a value for a sentence: short, though aliases can make a few lines of YAML a value without end."""
+    short = reprlib.Repr()
+    short.maxlevel, short.maxstring, short.maxother = 2, 120, 120
+    try:
+        return without_credentials(short.repr(value))
+    except ValueError:  # Python writes no integer of more than 4,300 digits
+        return "a number without end"
 
 
 def _allowed_keys(location: tuple[int | str, ...]) -> str:

@@ -3,6 +3,7 @@
 python -m tasks.predict cat.jpg                      the champion, fetched once and verified
 python -m tasks.predict photos/ --csv photos.csv     every image of a folder
 python -m tasks.predict cat.jpg --model model        a model folder, a pulled release, or a .keras file
+python -m tasks.predict cat.jpg --trusted-key release.key.pub    only if this key's owner signed it
 """
 
 import argparse
@@ -10,47 +11,25 @@ import csv
 import itertools
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tasks.data.arrays import Images, load_split_record
+from tasks.classifier import Classifier, Probabilities, Signer, load_champion, load_local
+from tasks.data.arrays import Images
 from tasks.data.images import decode_image
 from tasks.errors import InputError, run_command
-from tasks.files import read_json, replaced_file, sha256_of
+from tasks.files import replaced_file
 from tasks.progress import format_bytes
-from tasks.storage.bucket import configured_bucket
-from tasks.storage.manifest import MANIFEST_NAME
-from tasks.storage.pointers import resolve
-from tasks.storage.releases import cached_release, verify_folder
+from tasks.signing import add_trust_options, chosen_trust
+from tasks.storage.bucket import configured_place
 
 SUFFIXES = {".png", ".jpg", ".jpeg"}
 LARGEST_FILE = 256 << 20
 IMAGES_AT_ONCE = 128
-SPLIT_FOLDER = Path("data/split")
-
-Probabilities = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Classifier:
-    """A loaded model.
-
-    Attributes:
-        source: Where it came from, for the answer.
-        labels: Names of the classes in the order of the outputs.
-        size: Height and width in pixels of the images that it takes.
-        answer: From uint8 (N, size, size, 3) images to float32 (N, C) probabilities.
-    """
-
-    source: str
-    labels: tuple[str, ...]
-    size: int
-    answer: Callable[[Images], Probabilities]
 
 
 @dataclass(frozen=True)
@@ -106,57 +85,6 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
     return found
 
 
-def load_local(path: Path) -> Classifier:
-    """Load a pulled release, a model folder or a `.keras` file; bytes are checked before any loader sees them.
-
-    The sha256 comes from the release's manifest.json or from the training.json beside the model; the labels from the
-    labels.json beside it, or else from data/split/split.json.
-
-    Raises:
-        InputError: There is no model, it was altered, or its labels are not known.
-    """
-    file = path / "model.keras" if path.is_dir() else path
-    folder = file.parent
-    if not file.is_file():
-        raise InputError(f"{file} does not exist: --model wants a release, a model folder or a .keras file")
-    if (folder / MANIFEST_NAME).exists():
-        verify_folder(folder)
-    elif file.name == "model.keras" and (folder / "training.json").exists():
-        recorded = read_json(folder / "training.json").get("model_sha256")
-        if sha256_of(file) != recorded:
-            raise InputError(f"{file} was altered: its sha256 is not the one that train recorded in training.json")
-    labels = folder / "labels.json"
-    names = tuple(read_json(labels)) if labels.exists() else load_split_record(SPLIT_FOLDER).classes
-    return _load(file, names)
-
-
-def load_champion(bucket: str | None, prefix: str | None) -> Classifier:
-    """Load the published champion, fetched once into the cache and verified every time."""
-    store = configured_bucket(bucket, prefix)
-    return load_local(cached_release(store, resolve(store, "champion")))
-
-
-def _load(file: Path, labels: tuple[str, ...]) -> Classifier:
-    """Load a model and let it answer once, so that TensorFlow has said all that it says of the machine."""
-    from tasks.quiet_tensorflow import held_back_stderr, tf  # noqa: PLC0415  takes seconds: only once images were read
-
-    with held_back_stderr():
-        from tasks.models.files import load_model  # noqa: PLC0415
-
-        tf.config.experimental.enable_tensor_float_32_execution(False)  # as evaluate does, for the same probabilities
-        network = load_model(file)
-        _, height, width, channels = network.input_shape
-        classes = network.output_shape[-1]
-        if height != width or channels != 3:
-            raise InputError(f"{file} takes images of {height}×{width}×{channels}, not square ones in colour")
-        if classes != len(labels):
-            raise InputError(f"{file} has {classes} outputs, but {len(labels)} labels are known for it")
-        signature = [tf.TensorSpec((None, height, width, channels), tf.uint8)]
-        run = tf.function(lambda batch: network(batch, training=False), input_signature=signature)
-        run(np.zeros((1, height, width, channels), np.uint8))
-    return Classifier(str(file), labels, height, lambda batch: np.asarray(run(batch)))
-
-
 def _print_top(classifier: Classifier, predictions: Iterable[Prediction], count: int) -> None:
     width = max(map(len, classifier.labels))
     for prediction in predictions:
@@ -192,7 +120,7 @@ def _run(arguments: argparse.Namespace) -> None:
     images = find_images(arguments.images)
     for image in images[:IMAGES_AT_ONCE]:
         read_image(image, size=1)  # says at once what cannot be read, before seconds are spent on the model
-    classifier = load_local(arguments.model) if arguments.model else load_champion(arguments.bucket, arguments.prefix)
+    classifier = _chosen_classifier(arguments)
     predictions = predict(classifier, images)
     if arguments.json:
         _print_json(classifier, predictions, arguments.top)
@@ -204,6 +132,16 @@ def _run(arguments: argparse.Namespace) -> None:
         _write_csv(classifier, predictions, sys.stdout)
     else:
         _print_top(classifier, predictions, arguments.top)
+
+
+def _chosen_classifier(arguments: argparse.Namespace) -> Classifier:
+    trust = chosen_trust(arguments)
+    if arguments.model is None:
+        return load_champion(arguments.bucket, arguments.prefix, trust)
+    if trust is None:
+        return load_local(arguments.model, arguments.sha256)
+    bucket, prefix = configured_place(arguments.bucket, arguments.prefix)
+    return load_local(arguments.model, arguments.sha256, Signer(trust, f"s3://{bucket}/{prefix}"))
 
 
 def _count(text: str) -> int:
@@ -223,6 +161,8 @@ def main() -> None:
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write a CSV; a folder's goes to standard output")
     parser.add_argument("--bucket", help="instead of publish.bucket in params.yaml")
     parser.add_argument("--prefix", help="instead of publish.prefix in params.yaml")
+    parser.add_argument("--sha256", metavar="HEX", help="of the model's bytes, where nothing beside it records them")
+    add_trust_options(parser)
     arguments = parser.parse_args()
     run_command("predict", lambda: _run(arguments))
 

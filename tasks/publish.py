@@ -1,34 +1,68 @@
 """Publish the evaluated model as a release: immutable, complete or absent, and self-describing."""
 
+import io
+import os
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tasks.quiet_tensorflow import keras, tf
-from tasks.data.arrays import Images, SplitRecord, load_arrays, load_split_record
+from tasks.quiet_tensorflow import keras
+from tasks.data.arrays import Arrays, SplitRecord, load_arrays, load_split_record
 from tasks.errors import InputError, run_command
 from tasks.files import read_json, replaced_folder, sha256_of, write_json, write_text
 from tasks.models.files import load_model
-from tasks.params import Params, PublishParams, load_params
+from tasks.params import Params, load_params
+from tasks.promotion import CannotAnswerError, Gatekeeper, load_probabilities, measure
+from tasks.reload import CHECKED_IMAGES, MODEL, PROBABILITIES, SAVED_MODEL, Probabilities, choose_checked_images, serves
+from tasks.reporting.answers import answer_all
 from tasks.reporting.model_card import model_card
 from tasks.runtime import RUNTIME_FOLDER, read_runtime, write_runtime
+from tasks.storage.actor import current_actor
 from tasks.storage.bucket import Bucket, open_bucket
-from tasks.storage.gate import Verdict, judge
+from tasks.storage.gate import Measurement
+from tasks.storage.index import add_to_index
 from tasks.storage.lineage import dvc_lock, environment_versions, git_state
 from tasks.storage.manifest import Manifest, list_files, release_id, tree_name
 from tasks.storage.pointers import move_pointer, read_channel
-from tasks.storage.releases import FOLDER, find_manifest, publish_release
+from tasks.storage.releases import FOLDER, find_manifest, publish_release, pull_release
 
-SAVED_MODEL = Path("saved_model/1")  # a numeric version folder, as TensorFlow Serving wants it
-CHECKED_IMAGES = 8
-TOLERANCE = 1e-5
+ROUNDING = 1e-9  # of a share of images
+
+
+@dataclass(frozen=True)
+class Present:
+    """What the present test set is, and how a champion of another one answers it."""
+
+    record: SplitRecord
+    test: Arrays
+    bucket: Bucket
+    batch_size: int
+
+    def answers_of(self, champion: Manifest) -> Probabilities:
+        """Return a champion's answers to the present test images, float32 (N, C).
+
+        Raises:
+            CannotAnswerError: Its model cannot be loaded, or takes other images.
+            InputError: The store refused, or the champion is damaged there.
+        """
+        with tempfile.TemporaryDirectory(prefix="champion-") as name:
+            folder = Path(name) / "release"
+            pull_release(self.bucket, champion, folder)
+            try:
+                network = load_model(folder / MODEL)
+                takes, has = tuple(network.input_shape[1:]), self.record.image_shape
+                if takes != has:
+                    raise CannotAnswerError(f"it takes images of {_size(takes)}, and these have {_size(has)}")
+                return answer_all(network, self.test.images, self.batch_size, "none").single
+            except InputError as error:
+                raise CannotAnswerError(f"it does not answer ({str(error).replace(f'{folder}/', '')})") from error
 
 
 def publish(
@@ -36,11 +70,14 @@ def publish(
 ) -> None:
     """Put a release into the bucket, move the channels, and write `receipt.json`.
 
-    The channel `candidate` always moves to the release; `champion` moves where the gate (tasks/storage/gate.py)
-    passes it. A refusal by the gate is not an error. Publishing the same content again changes nothing.
+    When its files are there, another process downloads them, loads the model and compares its answers; then comes the
+    manifest, with the gate's verdict. The channel `candidate` always moves to the release; `champion` moves where the
+    gate (tasks/storage/gate.py) passes it against the champion of that moment. A refusal by the gate is not an error.
+    Publishing the same content again changes nothing.
 
     Args:
-        params: All parameters: `publish` is used, the rest is recorded.
+        params: All parameters: `publish` is used, and `evaluate` where a champion is measured again; the rest is
+            recorded.
         split: Folder with split.json and the test arrays.
         model: Folder that train wrote.
         evaluation: Folder that evaluate wrote.
@@ -49,24 +86,29 @@ def publish(
 
     Raises:
         InputError: The model or the evaluation is not what the stages before wrote, the SavedModel does not reproduce
-            the recorded predictions, or the object store refused.
+            the recorded predictions, or the object store refused or holds other bytes than it was given.
     """
-    record = load_split_record(split)
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # the process that reloads the release needs some too
+    record, test = load_split_record(split), load_arrays(split, "test")
     with tempfile.TemporaryDirectory(prefix="release-") as name:
         folder = Path(name)
         _collect(folder, record, split, model, evaluation)
         training, metrics = _checked_facts(folder, record, model, evaluation)
+        candidate = _measured(folder, record, test, metrics, params.evaluate.calibration_bins)
         bucket = open_bucket(params.publish.bucket, params.publish.prefix)
-        release = find_manifest(bucket, release_id(list_files(folder)))
+        identity = release_id(list_files(folder))
+        present = Present(record, test, bucket, params.evaluate.batch_size)
+        gatekeeper = Gatekeeper(bucket, identity, candidate, metrics["test_sha256"], params, present.answers_of)
+        release = find_manifest(bucket, identity)
         already_published = release is not None
         if release is None:
-            card = model_card(metrics, training, read_json(folder / "split.json"), _used(params))
-            write_text(folder / "README.md", card)
-            export_saved_model(load_model(folder / "model.keras"), folder / SAVED_MODEL)
-            check_saved_model(folder / SAVED_MODEL, load_arrays(split, "test").images, folder / "probabilities.npy")
-            described = _describe(folder, params, record, read_channel(bucket, "champion"), runtime)
-            release = publish_release(bucket, folder, described)
-    champion, verdict = _move_channels(bucket, release, params.publish)
+            write_text(
+                folder / "README.md", model_card(metrics, training, read_json(folder / "split.json"), _used(params))
+            )
+            _add_what_serves(folder, test, params)
+            release = publish_release(bucket, folder, _describe(folder, params, record, runtime), gatekeeper.complete)
+        else:
+            add_to_index(bucket, release)  # its publisher may have died before
     receipt = {
         "id": release.id,
         "uri": bucket.uri(f"{FOLDER}/{release.id}"),
@@ -74,8 +116,7 @@ def publish(
         "prefix": bucket.prefix,
         "top1": release.top1,
         "already_published": already_published,
-        "champion": champion,
-        "verdict": list(verdict),
+        **_move_channels(release, gatekeeper),
     }
     with replaced_folder(output) as temporary:
         write_json(temporary / "receipt.json", receipt)
@@ -86,29 +127,6 @@ def export_saved_model(network: keras.Model, folder: Path) -> None:
     """Write a SavedModel whose `serving_default` takes uint8 (N, H, W, 3) images and gives float32 (N, C)."""
     signature = keras.InputSpec(shape=(None, *network.input_shape[1:]), dtype="uint8", name="images")
     network.export(folder, format="tf_saved_model", input_signature=[signature], verbose=False)
-
-
-def check_saved_model(folder: Path, images: Images, recorded: Path) -> None:
-    """Raise InputError where a SavedModel's answers to a few test images are not the ones that evaluate recorded.
-
-    Args:
-        folder: The SavedModel.
-        images: All test images, uint8 (N, H, W, 3).
-        recorded: probabilities.npy, float32 (N, C), in the same order.
-    """
-    expected: NDArray[np.float32] = np.load(recorded, mmap_mode="r", allow_pickle=False)
-    if len(expected) != len(images):
-        raise InputError(f"{recorded.name} holds {len(expected)} predictions for {len(images)} test images")
-    chosen = np.unique(np.linspace(0, len(images) - 1, CHECKED_IMAGES).astype(int))
-    tf.config.experimental.enable_tensor_float_32_execution(False)  # as evaluate does, for the same probabilities
-    serve = tf.saved_model.load(str(folder)).signatures["serving_default"]
-    (answers,) = serve(images=tf.constant(images[chosen])).values()
-    difference = float(np.abs(answers.numpy() - expected[chosen]).max())
-    if not difference <= TOLERANCE:
-        raise InputError(
-            f"the exported SavedModel does not reproduce the recorded predictions: it differs by {difference:.2g}, "
-            f"more than {TOLERANCE:g}; run the stage evaluate again on this machine"
-        )
 
 
 def _collect(folder: Path, record: SplitRecord, split: Path, model: Path, evaluation: Path) -> None:
@@ -142,10 +160,30 @@ def _files_in(folder: Path) -> Iterator[Path]:
     return (path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith("."))
 
 
-def _describe(folder: Path, params: Params, record: SplitRecord, champion: Manifest | None, runtime: Path) -> Manifest:
-    """Return the manifest of the files in a folder, with everything that is known of their making."""
+def _measured(folder: Path, record: SplitRecord, test: Arrays, metrics: dict[str, Any], bins: int) -> Measurement:
+    """Return the recorded answers to the test images, once metrics.json is known to be of them."""
+    measured = measure(load_probabilities(folder / PROBABILITIES), np.asarray(test.labels), record.classes, bins)
+    if not abs(measured.top1 - metrics["top1"]) <= ROUNDING:
+        raise InputError(
+            f"metrics.json says top-1 {metrics['top1']}, but {PROBABILITIES} gives {measured.top1}; run evaluate again"
+        )
+    return measured
+
+
+def _add_what_serves(folder: Path, test: Arrays, params: Params) -> None:
+    """Add the SavedModel, and the test images by which anybody can check it and the model."""
+    buffer = io.BytesIO()  # written to a file, numpy's own error on a full disk does not say what happened
+    np.save(buffer, choose_checked_images(test.images), allow_pickle=False)
+    (folder / CHECKED_IMAGES).write_bytes(buffer.getvalue())
+    export_saved_model(load_model(folder / MODEL), folder / SAVED_MODEL)
+    finding = serves(folder, params.publish.largest_answer_difference)
+    if not finding.passed:
+        raise InputError(f"{finding.sentence}; run the stage evaluate again on this machine")
+
+
+def _describe(folder: Path, params: Params, record: SplitRecord, runtime: Path) -> Manifest:
+    """Return the manifest of the files in a folder, with everything that is known of their making but the verdict."""
     files = list_files(folder)
-    metrics = read_json(folder / "metrics.json")
     return Manifest(
         id=release_id(files),
         tree=tree_name(files),
@@ -159,28 +197,33 @@ def _describe(folder: Path, params: Params, record: SplitRecord, champion: Manif
             "content_sha256": record.content_sha256,
             "index_sha256": record.index_sha256,
         },
-        metrics=metrics,
+        metrics=read_json(folder / "metrics.json"),
         training=read_json(folder / "training.json"),
         environment=environment_versions(),
         runtime={path.stem: read_runtime(path.stem, runtime) for path in sorted(runtime.glob("*.json"))},
-        parent=None if champion is None else champion.id,
-        verdict=judge(metrics, champion, params.publish.minimum_top1).sentences,
+        parent=None,
+        verdict=(),
     )
 
 
-def _move_channels(bucket: Bucket, release: Manifest, params: PublishParams) -> tuple[bool, tuple[str, ...]]:
-    """Move candidate always and champion where the gate passes; return whether it is champion, and why."""
-    verdict: Verdict | None = None
-
-    def decide(champion: Manifest | None) -> str | None:
-        nonlocal verdict
-        verdict = judge(release.metrics, champion, params.minimum_top1)
-        return "; ".join(verdict.sentences) if verdict.passed else None
-
-    now = _now()
-    move_pointer(bucket, "candidate", release, now, lambda _: "published")
-    champion = move_pointer(bucket, "champion", release, now, decide)
-    return champion, ("it is the champion already",) if verdict is None else verdict.sentences
+def _move_channels(release: Manifest, gatekeeper: Gatekeeper) -> dict[str, Any]:
+    """Move candidate always and champion where the gate passes; return what a receipt says of it."""
+    bucket, now, actor = gatekeeper.bucket, _now(), current_actor()
+    champion = read_channel(bucket, "champion")
+    if champion is None or champion.id != release.id:
+        gatekeeper.examine(release)  # no channel comes to name what was not seen to be whole
+    move_pointer(bucket, "candidate", release, now, lambda _: "published", actor=actor)
+    wins = move_pointer(bucket, "champion", release, now, lambda old: gatekeeper.decide(release, old), actor=actor)
+    verdict = gatekeeper.verdict
+    if verdict is None:
+        outcome = "it is the champion already"
+    elif wins:
+        outcome = "it is the champion now"
+    else:
+        outcome = f"not champion: {'; '.join(verdict.objections) or 'another release took its place at once'}"
+    findings = release.verdict if verdict is None else verdict.findings
+    recorded = [each if isinstance(each, str) else each.model_dump(mode="json") for each in findings]
+    return {"champion": wins, "outcome": outcome, "verdict": recorded}
 
 
 def _used(params: Params) -> dict[str, Any]:
@@ -200,9 +243,15 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+def _size(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape))
+
+
 def _announce(receipt: dict[str, Any]) -> None:
     print(f"{'already published as' if receipt['already_published'] else 'published'} {receipt['uri']}")
-    print(f"{'champion' if receipt['champion'] else 'not champion'}: {'; '.join(receipt['verdict'])}")
+    for finding in receipt["verdict"]:
+        print(finding if isinstance(finding, str) else f"{'✓' if finding['passed'] else '✗'} {finding['sentence']}")
+    print(receipt["outcome"])
 
 
 def main() -> None:

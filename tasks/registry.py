@@ -1,103 +1,195 @@
-"""Look at published releases, and fetch one.
+"""The model registry: releases in an object store, and the channels that name them.
 
-python -m tasks.registry list
-python -m tasks.registry show [ID | champion | candidate]
-python -m tasks.registry pull [ID | champion | candidate] [FOLDER]
+python -m tasks.registry list                              all releases, newest first
+python -m tasks.registry show [RELEASE]                    what a release is and where it comes from
+python -m tasks.registry diff BEFORE AFTER                 parameters, data, metrics and classes that differ
+python -m tasks.registry verify [RELEASE | --all]          read every byte in the store against its manifest
+python -m tasks.registry pull [RELEASE] [FOLDER]           fetch a release, verified
+python -m tasks.registry promote RELEASE [--force --reason WHY]     make it champion, if the gate's rules allow
+python -m tasks.registry rollback [CHANNEL] --reason WHY   point a channel at the release before
+python -m tasks.registry history [CHANNEL]                 every move of a channel, and why
+python -m tasks.registry gc [--delete]                     what died or lost a race, a day old at least; remove it
+python -m tasks.registry rebuild [RELEASE]                 the commands that make it again
+
+RELEASE is an id, the first digits of one, champion (where none is given) or candidate. --json answers for programs.
+
+Exit status: 0, it is done, or the answer is yes; 1, the answer is no (list, gc: a manifest cannot be read; verify:
+damage; promote: the gate refuses; rebuild: equality cannot be promised); 2, the input is wrong or the store in trouble,
+said in one sentence on standard error, and nothing was changed halfway; 130, interrupted.
 """
 
 import argparse
 import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tasks.errors import run_command
-from tasks.progress import format_bytes
+from tasks.errors import InputError, run_command
+from tasks.params import load_params
+from tasks.promotion import promote_by_gate
+from tasks.reporting.registry_tables import (
+    diff_text,
+    garbage_text,
+    history_text,
+    list_text,
+    promotion_text,
+    show_text,
+    verification_text,
+)
+from tasks.signing import add_trust_options, chosen_trust
+from tasks.storage.actor import current_actor
 from tasks.storage.bucket import Bucket, configured_bucket
-from tasks.storage.manifest import Manifest
-from tasks.storage.pointers import CHANNELS, read_pointer, resolve
-from tasks.storage.releases import CACHE, FOLDER, list_releases, pull_release
+from tasks.storage.comparison import compare
+from tasks.storage.garbage import find_garbage, remove_garbage
+from tasks.storage.index import row_of
+from tasks.storage.listing import list_rows
+from tasks.storage.pointers import CHANNELS, promote, read_pointer, resolve, rollback
+from tasks.storage.rebuild import plan_rebuild
+from tasks.storage.releases import CACHE, FOLDER, pull_release
+from tasks.storage.verification import verify_all, verify_release
 
-COLUMNS = ("id", "created_at", "dataset", "recipe", "top1", "interval", "size", "channels")
+NO = 1
+RELEASE = "an id, the first digits of one, champion or candidate"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command found: for programs, for people, for standard error a sentence each, and its exit status."""
+
+    value: Any
+    text: str
+    problems: tuple[str, ...] = ()
+    status: int = 0
 
 
 def main() -> None:
-    """Parse the command line and run one of the commands."""
+    """Parse the command line, run one of the commands, and end with its status."""
     arguments = _parser().parse_args()
     run_command("registry", lambda: _run(arguments))
 
 
+def _run(arguments: argparse.Namespace) -> None:
+    bucket = configured_bucket(arguments.bucket, arguments.prefix, chosen_trust(arguments))
+    answer = COMMANDS[arguments.command](bucket, arguments)
+    print(json.dumps(answer.value, indent=2, sort_keys=True, ensure_ascii=False) if arguments.json else answer.text)
+    for problem in answer.problems:
+        print(f"registry: {problem}", file=sys.stderr)
+    if answer.status:
+        raise SystemExit(answer.status)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m tasks.registry", description="Releases in the object store.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tasks.registry", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--bucket", help="instead of publish.bucket in params.yaml")
     shared.add_argument("--prefix", help="instead of publish.prefix in params.yaml")
     shared.add_argument("--json", action="store_true", help="for programs")
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", parents=[shared], help="all releases, newest first")
-    for name, text in (("show", "what a release is and where it comes from"), ("pull", "fetch a release, verified")):
-        command = commands.add_parser(name, parents=[shared], help=text)
-        command.add_argument("release", nargs="?", default="champion", help="id, champion (default) or candidate")
-        if name == "pull":
-            command.add_argument("folder", nargs="?", type=Path, help=f"where to; {CACHE}/<id> if not given")
+    add_trust_options(shared)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    made = {name: commands.add_parser(name, parents=[shared]) for name in COMMANDS}
+    for name in ("show", "pull", "rebuild"):
+        made[name].add_argument("release", nargs="?", default="champion", help=RELEASE)
+    made["pull"].add_argument("folder", nargs="?", type=Path, help=f"where to; {CACHE}/<id> if not given")
+    made["diff"].add_argument("before", help=RELEASE)
+    made["diff"].add_argument("after", help=RELEASE)
+    made["verify"].add_argument("release", nargs="?", help=RELEASE)
+    made["verify"].add_argument("--all", action="store_true", help="every release, and what the channels name")
+    made["promote"].add_argument("release", help=RELEASE)
+    made["promote"].add_argument("--force", action="store_true", help="past the gate; --reason is needed then")
+    made["promote"].add_argument("--reason", default="", help="why; the history keeps it")
+    for name in ("rollback", "history"):
+        made[name].add_argument("channel", nargs="?", choices=CHANNELS, default="champion")
+    made["rollback"].add_argument("--reason", required=True, help="why; the history keeps it")
+    made["gc"].add_argument("--delete", action="store_true", help="remove what is listed without it")
     return parser
 
 
-def _run(arguments: argparse.Namespace) -> None:
-    bucket = configured_bucket(arguments.bucket, arguments.prefix)
-    if arguments.command == "list":
-        _list(bucket, as_json=arguments.json)
-        return
+def _list(bucket: Bucket, _: argparse.Namespace) -> Answer:
+    found, channels = list_rows(bucket), _channels(bucket)
+    rows = [{**row.model_dump(), "channels": channels.get(row.id, [])} for row in found.rows]
+    return Answer(rows, list_text(rows, bucket.uri(FOLDER)), found.problems, NO if found.problems else 0)
+
+
+def _show(bucket: Bucket, arguments: argparse.Namespace) -> Answer:
     manifest = resolve(bucket, arguments.release)
-    if arguments.command == "show":
-        _show(bucket, manifest, as_json=arguments.json)
-    else:
-        _pull(bucket, manifest, arguments.folder or CACHE / manifest.id, as_json=arguments.json)
+    row_of(manifest)  # its figures are there
+    value = manifest.model_dump(mode="json")
+    address, channels = bucket.uri(f"{FOLDER}/{manifest.id}"), _channels(bucket).get(manifest.id, [])
+    return Answer(value, show_text(value, address, channels))
 
 
-def _list(bucket: Bucket, *, as_json: bool) -> None:
-    channels = _channels(bucket)
-    manifests = sorted(list_releases(bucket), key=lambda manifest: (manifest.created_at, manifest.id), reverse=True)
-    if as_json:
-        _print_json([_summary(manifest, channels) for manifest in manifests])
-    elif manifests:
-        _print_table([_row(_summary(manifest, channels)) for manifest in manifests])
-    else:
-        print(f"no releases in {bucket.uri(FOLDER)} yet")
+def _diff(bucket: Bucket, arguments: argparse.Namespace) -> Answer:
+    difference = compare(bucket, resolve(bucket, arguments.before), resolve(bucket, arguments.after))
+    return Answer(difference, diff_text(difference))
 
 
-def _show(bucket: Bucket, manifest: Manifest, *, as_json: bool) -> None:
-    if as_json:
-        _print_json(manifest.model_dump(mode="json"))
-        return
-    summary = _summary(manifest, _channels(bucket))
-    row = _row(summary)
-    git = manifest.git
-    commit = "none" if git is None else f"{git['commit']}{' (with uncommitted changes)' if git['dirty'] else ''}"
-    facts = {
-        "release": manifest.id,
-        "address": bucket.uri(f"{FOLDER}/{manifest.id}"),
-        "channels": row["channels"] or "none",
-        "published": row["created_at"],
-        "top-1": f"{row['top1']} (95 % interval {row['interval']}) on {manifest.metrics['images']:,} test images",
-        "data set": f"{row['dataset']}, test set {manifest.metrics['test_sha256'][:16]}…",
-        "recipe": f"{row['recipe']}, seed {manifest.parameters['train']['seed']}",
-        "commit": commit,
-        "measured against": manifest.parent or "nothing: there was no champion",
-        "verdict": "; ".join(manifest.verdict),
-        "environment": ", ".join(f"{name} {version}" for name, version in manifest.environment.items()),
-    }
-    width = max(map(len, facts))
-    print("\n".join(f"{name:<{width}}  {value}" for name, value in facts.items()))
-    print(f"\n{len(manifest.files)} files, {row['size']}")
-    print("\n".join(f"  {format_bytes(entry.size):>9}  {entry.path}" for entry in manifest.files))
+def _verify(bucket: Bucket, arguments: argparse.Namespace) -> Answer:
+    if arguments.all and arguments.release:
+        raise InputError(f"verify takes a release or --all, not {arguments.release!r} and --all")
+    verified = list(verify_all(bucket)) if arguments.all else [verify_release(bucket, arguments.release or "champion")]
+    sound = not any(each.problems for each in verified)
+    value = {"sound": sound, "verified": [asdict(each) for each in verified]}
+    return Answer(value, verification_text(value), status=0 if sound else NO)
 
 
-def _pull(bucket: Bucket, manifest: Manifest, folder: Path, *, as_json: bool) -> None:
+def _pull(bucket: Bucket, arguments: argparse.Namespace) -> Answer:
+    manifest = resolve(bucket, arguments.release)
+    folder = arguments.folder or CACHE / manifest.id
     pull_release(bucket, manifest, folder)
-    if as_json:
-        _print_json({"id": manifest.id, "folder": str(folder), "files": len(manifest.files), "bytes": manifest.size})
+    value = {"id": manifest.id, "folder": str(folder), "files": len(manifest.files), "bytes": manifest.size}
+    return Answer(value, f"release {manifest.id} is in {folder}: {len(manifest.files)} files, all verified")
+
+
+def _promote(bucket: Bucket, arguments: argparse.Namespace) -> Answer:
+    manifest, verdict = resolve(bucket, arguments.release), None
+    why = {"reason": arguments.reason, "actor": current_actor(), "now": _now()}
+    if arguments.force:
+        champion = promote(bucket, manifest, None, **why)
     else:
-        print(f"release {manifest.id} is in {folder}: {len(manifest.files)} files, all verified")
+        champion, verdict = promote_by_gate(bucket, manifest, load_params(), **why)
+    findings = [] if verdict is None else [finding.model_dump(mode="json") for finding in verdict.findings]
+    value = {"id": manifest.id, "champion": champion, "forced": arguments.force, "verdict": findings}
+    return Answer(value, promotion_text(value), status=0 if champion else NO)
+
+
+def _rollback(bucket: Bucket, arguments: argparse.Namespace) -> Answer:
+    channel = arguments.channel
+    manifest = rollback(bucket, channel, actor=current_actor(), reason=arguments.reason, now=_now())
+    return Answer({"channel": channel, "id": manifest.id}, f"{channel} points at release {manifest.id} again")
+
+
+def _history(bucket: Bucket, arguments: argparse.Namespace) -> Answer:
+    pointer = read_pointer(bucket, arguments.channel)
+    moves = [] if pointer is None else [move.model_dump() for move in pointer.history]
+    return Answer(moves, history_text(moves, arguments.channel))
+
+
+def _gc(bucket: Bucket, arguments: argparse.Namespace) -> Answer:
+    found = find_garbage(bucket)
+    if arguments.delete:
+        remove_garbage(bucket, found)
+    value = {
+        "deleted": arguments.delete,
+        "garbage": [
+            {"kind": item.kind, "key": item.key, "bytes": item.size, "age_seconds": item.age.total_seconds()}
+            for item in found.garbage
+        ],
+        "unlisted": [manifest.id for manifest in found.unlisted],
+        "problems": list(found.problems),
+    }
+    return Answer(value, garbage_text(value), found.problems, NO if found.problems else 0)
+
+
+def _rebuild(bucket: Bucket, arguments: argparse.Namespace) -> Answer:
+    manifest = resolve(bucket, arguments.release)
+    plan = plan_rebuild(manifest)
+    value = {"id": manifest.id, **asdict(plan)}
+    return Answer(value, plan.script(), plan.doubts, NO if plan.doubts else 0)
 
 
 def _channels(bucket: Bucket) -> dict[str, list[str]]:
@@ -110,46 +202,22 @@ def _channels(bucket: Bucket) -> dict[str, list[str]]:
     return names
 
 
-def _summary(manifest: Manifest, channels: dict[str, list[str]]) -> dict[str, Any]:
-    return {
-        "id": manifest.id,
-        "created_at": manifest.created_at,
-        "dataset": manifest.metrics["dataset"],
-        "recipe": manifest.parameters["train"]["recipe"],
-        "top1": manifest.top1,
-        "top1_low": manifest.metrics["top1_low"],
-        "top1_high": manifest.metrics["top1_high"],
-        "images": manifest.metrics["images"],
-        "bytes": manifest.size,
-        "channels": channels.get(manifest.id, []),
-    }
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _row(summary: dict[str, Any]) -> dict[str, str]:
-    """Return a summary as a person reads it."""
-    return {
-        "id": summary["id"],
-        "created_at": summary["created_at"].replace("T", " ").replace("+00:00", " UTC"),
-        "dataset": summary["dataset"],
-        "recipe": summary["recipe"],
-        "top1": f"{100 * summary['top1']:.2f} %",
-        "interval": f"{100 * summary['top1_low']:.2f} to {100 * summary['top1_high']:.2f} %",
-        "size": format_bytes(summary["bytes"]),
-        "channels": ", ".join(summary["channels"]),
-    }
-
-
-def _print_table(rows: list[dict[str, str]]) -> None:
-    titles = dict(
-        zip(COLUMNS, ("ID", "PUBLISHED", "DATA", "RECIPE", "TOP-1", "95 % INTERVAL", "SIZE", "CHANNELS"), strict=True)
-    )
-    widths = {column: max(len(row[column]) for row in (titles, *rows)) for column in COLUMNS}
-    for row in (titles, *rows):
-        print("  ".join(f"{row[column]:<{widths[column]}}" for column in COLUMNS).rstrip())
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False))
+COMMANDS: dict[str, Callable[[Bucket, argparse.Namespace], Answer]] = {
+    "list": _list,
+    "show": _show,
+    "diff": _diff,
+    "verify": _verify,
+    "pull": _pull,
+    "promote": _promote,
+    "rollback": _rollback,
+    "history": _history,
+    "gc": _gc,
+    "rebuild": _rebuild,
+}
 
 
 if __name__ == "__main__":

@@ -16,9 +16,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 pytest_plugins = [
     "tests.fixtures.archives",
+    "tests.fixtures.faulty_s3",
     "tests.fixtures.http_server",
     "tests.fixtures.nursery",
     "tests.fixtures.object_store",
+    "tests.fixtures.shifted_store",
     "tests.fixtures.small_disk",
 ]
 

@@ -22,7 +22,7 @@ from infra.local.secrets import KeyPair, generate_key_pair, write_private_text
 from tasks.errors import InputError
 from tasks.files import read_json, write_json
 from tasks.storage.client import connect, error_code, storage_errors
-from tasks.storage.credentials import CREDENTIALS_FILE, read_credentials
+from tasks.storage.credentials import CREDENTIALS_FILE, CUSTOM_ENDPOINT_SETTINGS, read_credentials
 
 BUCKET = "retrain"
 REGION = "us-east-1"
@@ -140,8 +140,7 @@ class ObjectStore:
             "AWS_ACCESS_KEY_ID": keys.access_key,
             "AWS_SECRET_ACCESS_KEY": keys.secret_key,
             "AWS_DEFAULT_REGION": REGION,
-            "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
-            "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
+            **CUSTOM_ENDPOINT_SETTINGS,
         }
         lines = "".join(f"{name}={value}\n" for name, value in variables.items())
         write_private_text(self.folder / CREDENTIALS_FILE.name, lines)

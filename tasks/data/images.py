@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -11,6 +12,9 @@ from tasks.errors import InputError
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # Pillow's others start programs or are no pictures
 PIXELS_LIMIT = 64 << 20
+LARGE_PIXELS = 4 << 20
+# These are decoded by one thread: the allocator keeps, for every thread that frees so much, what it freed.
+_decoder_of_large_images = ThreadPoolExecutor(1, thread_name_prefix="large-image")
 
 
 def decode_image(data: bytes, name: str, size: int) -> Images:
@@ -34,13 +38,21 @@ def decode_image(data: bytes, name: str, size: int) -> Images:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is lower
             image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
-            if image.width * image.height > PIXELS_LIMIT:
+            pixels = image.width * image.height
+            if pixels > PIXELS_LIMIT:
                 raise InputError(f"{name} has {image.width}×{image.height} pixels, more than {PIXELS_LIMIT:,} in all")
-            image = _rgb(ImageOps.exif_transpose(image))
+        if pixels > LARGE_PIXELS:
+            return _decoder_of_large_images.submit(_decoded, image, size).result()
+        return _decoded(image, size)
     except InputError:
         raise
     except Exception as error:  # Pillow's decoders raise many types on damaged data
         raise InputError(f"{name} is not an image that can be read: {_reason(error)}") from error
+
+
+def _decoded(image: Image.Image, size: int) -> Images:
+    ImageOps.exif_transpose(image, in_place=True)
+    image = _rgb(image)
     if image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BICUBIC)
     return np.asarray(image)

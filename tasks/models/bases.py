@@ -10,6 +10,7 @@ from tasks.errors import InputError
 from tasks.models.convolution import Convolution
 from tasks.models.gelu import gelu
 from tasks.models.layers import BatchNormalization, PartialIdentity, WhiteningConvolution
+from tasks.models.weights_file import stored_shapes
 from tasks.params import ModelParams
 
 # Convolutions and filters of a block.
@@ -79,7 +80,11 @@ def _application(build: Callable[..., Any], images: keras.KerasTensor, params: M
     )
     if weights is not None:
         try:
+            with weights.open("rb") as stream:
+                stored_shapes(stream, weights.stat().st_size)
             network.load_weights(weights)
+        except InputError as error:
+            raise InputError(f"model.weights = {params.weights!r} {error}") from error
         except (OSError, ValueError, KeyError) as error:
             raise InputError(f"model.weights = {params.weights!r} does not fit {params.base}: {error}") from error
     clone = keras.models.clone_model(

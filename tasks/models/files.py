@@ -1,7 +1,10 @@
 """Read and write model.keras: canonical, so that equal weights are equal bytes, and only ever in safe mode."""
 
+import hashlib
 import io
 import json
+import math
+import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -11,9 +14,11 @@ import keras
 import tasks.models.bases
 import tasks.models.layers  # noqa: F401  registers the layers that a saved model names
 from tasks.errors import InputError
-from tasks.files import replaced_file
+from tasks.files import CHUNK, replaced_file
+from tasks.models.inspection import inspect_archive
 
 ARCHIVE_DATE = (1980, 1, 1, 0, 0, 0)
+FEATURE_MAP_LIMIT = 1 << 27  # numbers; VGG16 makes 2^26 of an image of 1024×1024, the largest that params.yaml allows
 
 
 def save_model(model: keras.Model, path: Path) -> None:
@@ -31,22 +36,52 @@ def save_model(model: keras.Model, path: Path) -> None:
         temporary.write_bytes(buffer.getvalue())
 
 
-def load_model(path: Path) -> keras.Model:
-    """Read a `.keras` file in safe mode.
+def load_model(path: Path, sha256: str | None = None) -> keras.Model:
+    """Read a `.keras` file in safe mode, once its bytes and what the archive holds are known to be right.
+
+    Args:
+        path: The file.
+        sha256: What was recorded for its bytes; not compared if not given.
 
     Raises:
-        InputError: The file is missing, damaged, or not a Keras 3 model.
+        InputError: The file is missing, damaged, has another sha256, is not a Keras 3 model, or has something that no
+            model of ours has (tasks/models/inspection.py).
     """
     if not path.is_file():
         raise InputError(f"{path}: there is no model here")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-        if damaged is not None:
-            raise InputError(f"{path} is damaged: {damaged} does not match its checksum")
-        return keras.saving.load_model(path, compile=False, safe_mode=True)
-    except (zipfile.BadZipFile, ValueError, TypeError, KeyError, OSError, EOFError, NotImplementedError) as error:
-        raise InputError(f"{path} is not a Keras model that can be read: {_first_line(error)}") from error
+    with tempfile.TemporaryDirectory(prefix="model-") as folder:
+        private = (
+            Path(folder) / "model.keras"
+        )  # what is checked is what is loaded, whatever becomes of `path` meanwhile
+        if _copy(path, private) != sha256 and sha256 is not None:
+            raise InputError(f"{path} was altered: its sha256 is not the one that was recorded for it")
+        try:
+            inspect_archive(private)
+            network = keras.saving.load_model(private, compile=False, safe_mode=True)
+            _check_feature_maps(network)
+            return network
+        except InputError as error:
+            raise InputError(f"{path} {error}") from error
+        except Exception as error:  # Keras raises many types on a config that does not fit together
+            raise InputError(f"{path} is not a Keras model that can be read: {_first_line(error)}") from error
+
+
+def _copy(source: Path, target: Path) -> str:
+    """Copy a file and return the sha256 of the bytes that were copied."""
+    digest = hashlib.sha256()
+    with source.open("rb") as reader, target.open("wb") as writer:
+        while chunk := reader.read(CHUNK):
+            digest.update(chunk)
+            writer.write(chunk)
+    return digest.hexdigest()
+
+
+def _check_feature_maps(network: keras.Model) -> None:
+    """Refuse a model of few weights whose answer to one image would take gigabytes."""
+    for tensor in (*network.inputs, *(layer.output for layer in network.layers)):
+        values = math.prod(side or 1 for side in tensor.shape)
+        if values > FEATURE_MAP_LIMIT:
+            raise InputError(f"makes {values:,} numbers of one image, more than {FEATURE_MAP_LIMIT:,}")
 
 
 def _canonical(name: str, data: bytes) -> bytes:

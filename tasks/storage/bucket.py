@@ -1,4 +1,9 @@
-"""A folder of a bucket: the few S3 operations that releases are made of, each with its guarantee."""
+"""A folder of a bucket: the few S3 operations that releases are made of, each with its guarantee.
+
+Each is tried again while its failure may pass (retries.py), and each can be: what is written twice is written once. A
+write whose answer was lost looks like a lost race when it is repeated, so whoever loses reads what is there: his own
+bytes are his own write.
+"""
 
 import hashlib
 from collections.abc import Iterator
@@ -10,16 +15,18 @@ from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError
 
 from tasks.errors import InputError
-from tasks.files import sha256_of
+from tasks.files import CHUNK, sha256_of
 from tasks.params import load_params
-from tasks.storage.client import connect, error_code, storage_errors
+from tasks.storage.checksums import Checksums, checksums_of
+from tasks.storage.client import MISSING, connect, error_code, storage_errors
+from tasks.storage.conditional_writes import LOST, PROBE, honours_conditions
+from tasks.storage.retries import BUSY, AlteredError, may_pass, retried
+from tasks.storage.signatures import TrustedKeys, configured_trust
 
 # Parts of 16 MiB, four at a time: 64 MiB of memory at most, whatever a file's size.
 TRANSFER = TransferConfig(multipart_threshold=16 << 20, multipart_chunksize=16 << 20, max_concurrency=4)
 
-LOST = {"PreconditionFailed", "412"}
-BUSY = {"ConditionalRequestConflict", "OperationAborted", "409"}
-ABSENT = {"NoSuchKey", "404", "NotFound"}
+SMALL_OBJECT_LIMIT = 16 << 20  # bytes of a manifest or a pointer, which are read into memory
 
 
 class ConflictError(Exception):
@@ -36,11 +43,20 @@ class Stored:
 
 @dataclass(frozen=True)
 class Bucket:
-    """The objects of bucket `name` whose keys start with `prefix/`; keys below are relative to that."""
+    """The objects of bucket `name` whose keys start with `prefix/`; keys below are relative to that.
+
+    With `trust`, no manifest and no pointer is read from it or written to it that none of these keys signed.
+    """
 
     client: Any
     name: str
     prefix: str
+    trust: TrustedKeys | None = None
+
+    @property
+    def place(self) -> str:
+        """Its address, as `s3://bucket/prefix`, which signatures name."""
+        return f"s3://{self.name}/{self.prefix}"
 
     def uri(self, key: str) -> str:
         """Return the address of an object, as `s3://bucket/prefix/key`."""
@@ -51,52 +67,53 @@ class Bucket:
         with storage_errors(self.client, self.name):
             self.client.list_objects_v2(Bucket=self.name, Prefix=f"{self.prefix}/", MaxKeys=1)
 
+    def learn_conditions(self) -> bool:
+        """Return whether the store honours conditional writes; asked once a process, a "no" is said on stderr.
+
+        Raises:
+            InputError: The store refused for another reason.
+        """
+        with storage_errors(self.client, self.name, self._full(PROBE)):
+            return honours_conditions(self.client, self.name, self._full(PROBE))
+
     def read(self, key: str) -> Stored | None:
-        """Return a small object, or nothing where there is none."""
+        """Return an object of at most 16 MiB, as its writer sent it, or nothing; raises InputError for a larger one."""
         with storage_errors(self.client, self.name, self._full(key)):
-            try:
-                response = self.client.get_object(Bucket=self.name, Key=self._full(key))
-                return Stored(response["Body"].read(), response["ETag"])
-            except ClientError as error:
-                if error_code(error) in ABSENT:
-                    return None
-                raise
+            return retried(lambda: self._read(key))
 
     def write(self, key: str, body: bytes, *, replacing: Stored | None) -> None:
-        """Write a small object only if what is there is still `replacing` (None: nothing at all).
+        """Write a small object only if what is there is still `replacing` (None: nothing at all), or `body` already.
 
         Raises:
             ConflictError: Another writer was first; nothing was written.
             InputError: The store refused.
         """
-        condition = {"IfNoneMatch": "*"} if replacing is None else {"IfMatch": replacing.etag}
+        write = self._write_if_unchanged if self.learn_conditions() else self._compare_write_and_read_back
         with storage_errors(self.client, self.name, self._full(key)):
             try:
-                self.client.put_object(
-                    Bucket=self.name,
-                    Key=self._full(key),
-                    Body=body,
-                    ContentType="application/json",
-                    ChecksumAlgorithm="SHA256",
-                    **condition,
-                )
+                retried(lambda: write(key, body, replacing))
             except ClientError as error:
-                if error_code(error) in LOST | BUSY | (ABSENT if replacing else set()):
+                if error_code(error) in BUSY:
                     raise ConflictError(key) from error
                 raise
 
     def upload(self, source: Path, key: str, sha256: str) -> None:
-        """Upload a file, large ones in parts; the store checks every part's sha256, and the file's is recorded.
+        """Upload a file, large ones in parts, and have the store prove that it holds these bytes.
+
+        The store checks every part's sha256 as it comes, and tells the object's afterwards; where it tells none, the
+        object is read back. So bytes that were altered on the way never get as far as a manifest.
 
         Raises:
-            InputError: The store refused, or holds something else afterwards.
+            InputError: The store refused, or holds something else afterwards; or the file has another sha256.
         """
-        extra = {"Metadata": {"sha256": sha256}, "ChecksumAlgorithm": "SHA256"}
+        checksums = checksums_of(source, TRANSFER.multipart_chunksize)
+        if checksums.sha256 != sha256:
+            raise InputError(f"{source} was altered while it was published; publish again")
         with storage_errors(self.client, self.name, self._full(key)):
-            self.client.upload_file(str(source), self.name, self._full(key), ExtraArgs=extra, Config=TRANSFER)
-            stored = self.client.head_object(Bucket=self.name, Key=self._full(key))
-        if stored["ContentLength"] != source.stat().st_size or stored["Metadata"].get("sha256") != sha256:
-            raise InputError(f"{self.uri(key)} is not what was uploaded to it; publish again")
+            try:
+                retried(lambda: self._upload(source, key, checksums))
+            except AlteredError as error:
+                raise InputError(f"{self.uri(key)} is not what was uploaded to it; publish again") from error
 
     def download(self, key: str, target: Path, *, size: int, sha256: str) -> None:
         """Download a file and check its size and sha256.
@@ -104,40 +121,138 @@ class Bucket:
         Raises:
             InputError: The store refused, or the bytes are not the expected ones.
         """
+        seen: set[str] = set()
         with storage_errors(self.client, self.name, self._full(key)):
-            found = self.client.head_object(Bucket=self.name, Key=self._full(key))["ContentLength"]
-            if found != size:
-                raise InputError(f"{self.uri(key)} has {found} bytes instead of the {size} of its manifest")
-            self.client.download_file(self.name, self._full(key), str(target), Config=TRANSFER)
-        if sha256_of(target) != sha256:
-            raise InputError(f"{self.uri(key)} was altered: its sha256 is not the one of its manifest")
+            try:
+                retried(lambda: self._download(key, target, size, sha256, seen))
+            except AlteredError as error:
+                raise InputError(f"{self.uri(key)} was altered: its sha256 is not the one of its manifest") from error
 
     def folders(self, key: str) -> Iterator[str]:
         """Yield the names of the folders directly in the folder `key`."""
         start = f"{self._full(key)}/"
         with storage_errors(self.client, self.name, start):
-            pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=start, Delimiter="/")
-            for page in pages:
-                for entry in page.get("CommonPrefixes", ()):
-                    yield entry["Prefix"].removeprefix(start).rstrip("/")
+            yield from retried(lambda: self._folders(start))
+
+    def _folders(self, start: str) -> list[str]:
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=start, Delimiter="/")
+        entries = [entry for page in pages for entry in page.get("CommonPrefixes", ())]
+        return [entry["Prefix"].removeprefix(start).rstrip("/") for entry in entries]
+
+    def _read(self, key: str) -> Stored | None:
+        try:
+            # The mode makes botocore compare the bytes with the checksum that _put had the store keep.
+            response = self.client.get_object(Bucket=self.name, Key=self._full(key), ChecksumMode="ENABLED")
+            if response.get("ContentLength", SMALL_OBJECT_LIMIT + 1) > SMALL_OBJECT_LIMIT:
+                raise InputError(f"{self.uri(key)} is too large for a manifest or a pointer")
+            return Stored(response["Body"].read(), response["ETag"])
+        except ClientError as error:
+            if error_code(error) in MISSING:
+                return None
+            raise
+
+    def _put(self, key: str, body: bytes, **condition: str) -> None:
+        self.client.put_object(
+            Bucket=self.name,
+            Key=self._full(key),
+            Body=body,
+            ContentType="application/json",
+            ChecksumAlgorithm="SHA256",
+            **condition,
+        )
+
+    def _write_if_unchanged(self, key: str, body: bytes, replacing: Stored | None) -> None:
+        """Write on condition; a refusal that finds `body` there is one of an earlier try, whose answer was lost."""
+        condition = {"IfNoneMatch": "*"} if replacing is None else {"IfMatch": replacing.etag}
+        try:
+            self._put(key, body, **condition)
+        except ClientError as error:
+            if error_code(error) not in LOST | (MISSING if replacing else set()):
+                raise
+            present = self._read(key)
+            if present is None or present.body != body:
+                raise ConflictError(key) from error
+
+    def _compare_write_and_read_back(self, key: str, body: bytes, replacing: Stored | None) -> None:
+        """Do what can be done where the store ignores conditions; conditional_writes.py says how far that goes."""
+        present = self._read(key)
+        if present is not None and present.body == body:
+            return
+        if (present.etag if present else None) != (replacing.etag if replacing else None):
+            raise ConflictError(key)
+        self._put(key, body)
+        present = self._read(key)
+        if present is None or present.body != body:
+            raise ConflictError(key)
+
+    def _upload(self, source: Path, key: str, checksums: Checksums) -> None:
+        extra = {"Metadata": {"sha256": checksums.sha256}, "ChecksumAlgorithm": "SHA256"}
+        try:
+            self.client.upload_file(str(source), self.name, self._full(key), ExtraArgs=extra, Config=TRANSFER)
+        except Exception as error:
+            # The last of several requests may have been done, and its answer lost.
+            if not may_pass(error) or not self._holds(key, checksums):
+                raise
+        else:
+            if not self._holds(key, checksums):
+                raise AlteredError(key)
+
+    def _holds(self, key: str, checksums: Checksums) -> bool:
+        """Return whether the object has these bytes: as the store tells its checksum, or else by reading it back."""
+        place = {"Bucket": self.name, "Key": self._full(key)}
+        try:
+            stored = self.client.head_object(**place, ChecksumMode="ENABLED")
+        except ClientError as error:
+            if error_code(error) in MISSING:
+                return False
+            raise
+        if stored["ContentLength"] != checksums.size:
+            return False
+        if stored.get("ChecksumSHA256") in checksums.reported:
+            return True
+        digest = hashlib.sha256()
+        for chunk in self.client.get_object(**place)["Body"].iter_chunks(CHUNK):
+            digest.update(chunk)
+        return digest.hexdigest() == checksums.sha256
+
+    def _download(self, key: str, target: Path, size: int, sha256: str, seen: set[str]) -> None:
+        """Download once; wrong bytes are fetched again, unless they were `seen` before: then it was no accident."""
+        found = self.client.head_object(Bucket=self.name, Key=self._full(key))["ContentLength"]
+        if found != size:
+            raise InputError(f"{self.uri(key)} has {found} bytes instead of the {size} of its manifest")
+        self.client.download_file(self.name, self._full(key), str(target), Config=TRANSFER)
+        digest = sha256_of(target)
+        if digest in seen:
+            raise InputError(f"{self.uri(key)} was altered: its sha256 is not the one of its manifest")
+        if digest != sha256:
+            seen.add(digest)
+            raise AlteredError(key)
 
     def _full(self, key: str) -> str:
         return f"{self.prefix}/{key}"
 
 
-def open_bucket(name: str, prefix: str) -> Bucket:
-    """Connect and check that the bucket can be read; raises InputError like Bucket.check."""
-    bucket = Bucket(connect(), name, prefix)
+def open_bucket(name: str, prefix: str, trust: TrustedKeys | None = None) -> Bucket:
+    """Connect and check that the bucket can be read; raises InputError like Bucket.check.
+
+    Without `trust` it is RETRAIN_TRUSTED_KEY that says whose signatures are asked for, if any.
+    """
+    bucket = Bucket(connect(), name, prefix, trust or configured_trust())
     bucket.check()
     return bucket
 
 
-def configured_bucket(name: str | None = None, prefix: str | None = None) -> Bucket:
+def configured_bucket(name: str | None = None, prefix: str | None = None, trust: TrustedKeys | None = None) -> Bucket:
     """Open the bucket and prefix given, those of params.yaml's section `publish` where one is None."""
+    return open_bucket(*configured_place(name, prefix), trust)
+
+
+def configured_place(name: str | None = None, prefix: str | None = None) -> tuple[str, str]:
+    """Return bucket and prefix, those of params.yaml's section `publish` where one is None."""
     if name is None or prefix is None:
         params = load_params().publish
         name, prefix = name or params.bucket, prefix or params.prefix
-    return open_bucket(name, prefix)
+    return name, prefix
 
 
 def sha256_of_bytes(data: bytes) -> str:

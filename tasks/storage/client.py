@@ -3,23 +3,31 @@
 import contextlib
 import os
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import boto3
-from boto3.exceptions import Boto3Error
+from boto3.exceptions import Boto3Error, RetriesExceededError
 from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
     ConnectionClosedError,
     EndpointConnectionError,
+    FlexibleChecksumError,
     HTTPClientError,
+    IncompleteReadError,
     NoCredentialsError,
     PartialCredentialsError,
 )
+from s3transfer.exceptions import S3DownloadFailedError
+from urllib3.exceptions import HTTPError
 
 from tasks.errors import InputError
+from tasks.progress import format_duration
 from tasks.storage.credentials import load_credentials
+from tasks.storage.slow_answers import give_up_on_slow_answers
 
 CONNECT_SECONDS = 10
 READ_SECONDS = 60
@@ -29,6 +37,8 @@ DEFAULT_REGION = "us-east-1"
 WRONG_CREDENTIALS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "AuthFailure"}
 DENIED = {"AccessDenied", "403", "Forbidden", "AllAccessDisabled"}
 MISSING = {"NoSuchKey", "404", "NotFound"}
+ALTERED = {"BadDigest", "XAmzContentSHA256Mismatch"}
+CLOCK_WRONG = {"RequestTimeTooSkewed", "RequestExpired"}
 
 
 def connect(environment: Mapping[str, str] | None = None) -> Any:
@@ -38,7 +48,8 @@ def connect(environment: Mapping[str, str] | None = None) -> Any:
         environment: The AWS_* variables to use; if not given, those of the process, completed by load_credentials.
 
     A custom endpoint gets path-style addressing, and checksums only where S3 requires them: the default ones of
-    boto3 ≥ 1.36 break some stores. AWS itself keeps its defaults. Retries and time-outs are bounded.
+    boto3 ≥ 1.36 break some stores. AWS itself keeps its defaults. Retries and time-outs are bounded, and an object that
+    comes in too slowly counts as a time-out.
 
     Raises:
         InputError: The file with the local credentials is not private, or the settings make no sense to boto3.
@@ -47,9 +58,11 @@ def connect(environment: Mapping[str, str] | None = None) -> Any:
         load_credentials()
         environment = os.environ
     endpoint = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL") or None
+    if endpoint is not None and ("@" in endpoint or "?" in endpoint):  # every sentence about the store names it
+        raise InputError("the S3 endpoint must hold no credentials: they go into AWS_ACCESS_KEY_ID and its companions")
     given = environment is not os.environ
     try:
-        return boto3.session.Session().client(  # its own: the default one remembers the first credentials
+        client = boto3.session.Session().client(  # its own: the default one remembers the first credentials
             "s3",
             endpoint_url=endpoint,
             region_name=environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or DEFAULT_REGION,
@@ -59,6 +72,8 @@ def connect(environment: Mapping[str, str] | None = None) -> Any:
         )
     except (BotoCoreError, ValueError) as error:
         raise InputError(f"the S3 settings are wrong: {_one_line(error)}") from error
+    give_up_on_slow_answers(client)
+    return client
 
 
 def _config(*, custom_endpoint: bool) -> Config:
@@ -101,16 +116,22 @@ def storage_errors(client: Any, bucket: str, key: str = "") -> Iterator[None]:
         ) from error
     except EndpointConnectionError as error:
         raise InputError(f"the object store at {endpoint} cannot be reached; is it running?") from error
-    except (ConnectionClosedError, HTTPClientError) as error:
+    except (ConnectionClosedError, HTTPClientError, HTTPError, IncompleteReadError) as error:
         raise InputError(f"the connection to the object store at {endpoint} broke: {_one_line(error)}") from error
-    except (ClientError, Boto3Error) as error:
-        raise InputError(_sentence(_cause(error), endpoint, bucket, place)) from error
+    except (ClientError, Boto3Error, S3DownloadFailedError) as error:
+        raise InputError(_sentence(cause_of(error), endpoint, bucket, place)) from error
+    except FlexibleChecksumError as error:
+        raise InputError(
+            f"what came of {place} from {endpoint} is not what was written: its checksum differs"
+        ) from error
     except BotoCoreError as error:
         raise InputError(f"the object store at {endpoint} could not be used: {_one_line(error)}") from error
 
 
-def _cause(error: Exception) -> Exception:
-    """Return S3's own error where boto3's file transfers wrapped it into one of theirs."""
+def cause_of(error: Exception) -> Exception:
+    """Return the error that boto3's file transfers wrapped into one of theirs; any other error as it is."""
+    if isinstance(error, RetriesExceededError):
+        return error.last_exception
     return error.__context__ if isinstance(error.__context__, ClientError) else error
 
 
@@ -118,15 +139,29 @@ def _sentence(error: Exception, endpoint: str, bucket: str, place: str) -> str:
     if not isinstance(error, ClientError):
         return f"a transfer between {place} and the object store at {endpoint} failed: {_one_line(error)}"
     code = error_code(error)
-    if code in WRONG_CREDENTIALS:
-        return f"the object store at {endpoint} does not accept the S3 credentials ({code})"
-    if code == "NoSuchBucket":
-        return f"bucket {bucket!r} does not exist at {endpoint}"
-    if code in DENIED:
-        return f"access to {place} at {endpoint} is denied to these S3 credentials"
-    if code in MISSING:
-        return f"{place} does not exist at {endpoint}"
-    return f"the object store at {endpoint} refused {error.operation_name} on {place}: {code or _one_line(error)}"
+    if code in CLOCK_WRONG:
+        return f"this machine's clock {_clock_difference(error)} that of the object store at {endpoint}; set it right"
+    sentences = {
+        **dict.fromkeys(
+            WRONG_CREDENTIALS, f"the object store at {endpoint} does not accept the S3 credentials ({code})"
+        ),
+        **dict.fromkeys(DENIED, f"access to {place} at {endpoint} is denied to these S3 credentials"),
+        **dict.fromkeys(MISSING, f"{place} does not exist at {endpoint}"),
+        **dict.fromkeys(ALTERED, f"what arrived at {endpoint} for {place} is not what was sent ({code})"),
+        "NoSuchBucket": f"bucket {bucket!r} does not exist at {endpoint}",
+    }
+    unknown = f"the object store at {endpoint} refused {error.operation_name} on {place}: {code or _one_line(error)}"
+    return sentences.get(code, unknown)
+
+
+def _clock_difference(error: ClientError) -> str:
+    """Return how this machine's clock stands to the one that a refusal carries, as `is 24h00m ahead of`."""
+    sent = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
+    try:
+        seconds = (datetime.now(UTC) - parsedate_to_datetime(sent)).total_seconds()
+    except (TypeError, ValueError):  # no date, or none that can be read
+        return "is too far from"
+    return f"is {format_duration(abs(seconds))} {'ahead of' if seconds > 0 else 'behind'}"
 
 
 def _one_line(error: Exception) -> str:

@@ -1,4 +1,7 @@
-"""Where S3 credentials come from: the environment first, then the file that the local object store left."""
+"""Where S3 credentials come from: the environment first, then the file that the local object store left.
+
+What goes with a custom endpoint is set here too, for the programs that this one starts: DVC learns it no other way.
+"""
 
 import os
 import stat
@@ -21,16 +24,26 @@ CHOSEN_ELSEWHERE = (
     "AWS_ENDPOINT_URL",
 )
 
+# The default checksums of boto3 ≥ 1.36 and of DVC's S3 client break some stores; AWS itself keeps its defaults.
+CUSTOM_ENDPOINT_SETTINGS = {
+    "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
+    "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
+}
+
 
 def load_credentials(path: Path = CREDENTIALS_FILE) -> None:
     """Fill os.environ with the local object store's AWS_* variables, where the environment names no other source.
 
+    With a custom endpoint, whoever named it, CUSTOM_ENDPOINT_SETTINGS are set where they are not.
+
     Raises:
         InputError: Others than the owner can read the file, or a line of it is not KEY=VALUE.
     """
-    if any(os.environ.get(name) for name in CHOSEN_ELSEWHERE) or not path.exists():
-        return
-    os.environ.update(read_credentials(path))
+    if not any(os.environ.get(name) for name in CHOSEN_ELSEWHERE) and path.exists():
+        os.environ.update(read_credentials(path))
+    if os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"):
+        for name, value in CUSTOM_ENDPOINT_SETTINGS.items():
+            os.environ.setdefault(name, value)
 
 
 def read_credentials(path: Path) -> dict[str, str]:

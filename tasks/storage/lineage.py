@@ -12,10 +12,18 @@ from ruamel.yaml import YAML
 LIBRARIES = ("tensorflow", "keras", "numpy", "pillow", "scikit-learn", "matplotlib", "dvc", "boto3")
 
 
+# Every run writes these, and the manifest holds them as they were.
+RECORDED = ("params.yaml", "dvc.lock")
+
+
 def git_state(root: Path) -> dict[str, Any] | None:
-    """Return `{"commit": sha, "dirty": bool}` of a working tree; nothing outside one, or before its first commit."""
+    """Return `{"commit": sha, "dirty": bool}` of a working tree; nothing outside one, or before its first commit.
+
+    Dirty is whether anything differs from the commit but params.yaml and dvc.lock, which are recorded themselves.
+    """
     commit = _git(root, "rev-parse", "--verify", "HEAD")
-    status = _git(root, "status", "--porcelain", "--untracked-files=normal")
+    others = (":/", *(f":(exclude){name}" for name in RECORDED))
+    status = _git(root, "status", "--porcelain", "--untracked-files=normal", "--", *others)
     if commit is None or status is None:
         return None
     return {"commit": commit.strip(), "dirty": bool(status.strip())}

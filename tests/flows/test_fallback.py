@@ -10,6 +10,7 @@ from flows.fallback import DOWNLOADS, RAW, RECORD, probe, reachable_data
 from flows.overrides import apply_overrides
 from infra.local.process import free_port
 from tasks.errors import InputError
+from tasks.params import DOWNLOAD_URL
 from tests.fixtures.dvc_project import REPOSITORY
 
 
@@ -36,7 +37,7 @@ def host() -> Iterator[str]:
 @pytest.fixture
 def dead() -> str:
     """Return an address at which nothing listens."""
-    return f"http://user:secret@127.0.0.1:{free_port()}/archive"
+    return f"http://127.0.0.1:{free_port()}/archive"
 
 
 class Person:
@@ -82,14 +83,28 @@ def test_host_that_answers_changes_nothing(person: Person, host: str) -> None:
     assert person.heard == []
 
 
-def test_dead_hosts_mean_digits_in_plain_words_without_credentials(person: Person, dead: str) -> None:
-    person.set("download.url", dead)
+def test_dead_hosts_mean_digits_in_plain_words_without_credentials(
+    person: Person, dead: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(DOWNLOAD_URL, dead.replace("://", "://user:secret@"))
     person.run()
     assert person.is_on_digits
     text = " ".join(person.heard)
     assert "does not answer" in text
     assert "NOT CIFAR-10" in text
     assert "secret" not in text
+
+
+def test_a_host_that_answers_again_is_named_without_credentials(
+    person: Person, dead: str, host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(DOWNLOAD_URL, dead)
+    person.run()
+    monkeypatch.setenv(DOWNLOAD_URL, host.replace("://", "://user:secret@"))
+    person.run()
+    assert not person.is_on_digits
+    assert "answers again" in person.heard[0]
+    assert "secret" not in person.heard[0]
 
 
 def test_one_host_of_two_is_enough(person: Person, host: str, dead: str) -> None:

@@ -97,3 +97,10 @@ def test_assignments_are_yaml() -> None:
 def test_bad_assignment_is_named(word: str, text: str) -> None:
     with pytest.raises(InputError, match=text):
         parse_assignments([word])
+
+
+@pytest.mark.parametrize("word", ["https://name:PLANTED@host/file", "download.url=[https://name:PLANTED@host/file"])
+def test_a_credential_in_a_word_that_is_refused_is_not_shown(word: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse_assignments([word])
+    assert "PLANTED" not in str(caught.value)

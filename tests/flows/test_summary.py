@@ -4,10 +4,23 @@ from pathlib import Path
 import pytest
 
 from flows.stages import Outcome, StageResult
-from flows.summary import headline, report_text, summary
+from flows.summary import headline, report_text, summary, verdict_rows
 
 METRICS = {"top1": 0.9012, "top1_low": 0.8952, "top1_high": 0.9069, "images": 10_000, "dataset": "cifar10"}
-RECEIPT = {"uri": "s3://retrain/models/releases/abc", "champion": True, "verdict": ["no worse than the champion"]}
+RECEIPT = {
+    "uri": "s3://retrain/models/releases/abc",
+    "champion": True,
+    "outcome": "it is the champion now",
+    "verdict": [
+        {"rule": "reaches_floor", "passed": True, "sentence": "top-1 90.12 % reaches …", "figures": {"top1": 0.9012}},
+        {
+            "rule": "is_not_significantly_worse",
+            "passed": False,
+            "sentence": "a significant loss",
+            "figures": {"lost": 31, "won": 9, "p_value": 0.0003},
+        },
+    ],
+}
 RESULTS = [StageResult("train", Outcome.RAN, 605), StageResult("evaluate", Outcome.UNCHANGED, 1)]
 
 
@@ -34,6 +47,8 @@ def test_summary_names_everything_worth_knowing(finished: Path) -> None:
     assert headline(METRICS) in text
     assert "evaluation/report.html" in text
     assert "s3://retrain/models/releases/abc (champion)" in text
+    assert "gate       it is the champion now\n           ✓ reaches_floor: top-1 90.12 % reaches …\n" in text
+    assert "           ✗ is_not_significantly_worse: a significant loss\n" in text
     assert len(text.partition("next:")[2].strip().splitlines()) == 3
 
 
@@ -43,8 +58,25 @@ def test_summary_without_evaluation_does_not_invent_one(tmp_path: Path) -> None:
     assert "release " not in text
 
 
+def test_every_rule_has_a_row_with_its_figures() -> None:
+    assert verdict_rows(RECEIPT)[1] == {
+        "rule": "is_not_significantly_worse",
+        "passed": "✗",
+        "says": "a significant loss",
+        "figures": "lost 31, won 9, p_value 0.0003",
+    }
+
+
+def test_a_receipt_from_before_rules_had_figures_is_shown_without_them(finished: Path) -> None:
+    old = {"uri": "s3://retrain/models/releases/abc", "champion": False, "verdict": ["no worse than the champion"]}
+    (finished / "release/receipt.json").write_text(json.dumps(old))
+    assert "gate       not recorded\n" in summary(RESULTS, finished)
+    assert verdict_rows(old) == []
+
+
 def test_report_text_links_what_exists(finished: Path) -> None:
     text = report_text(METRICS, RECEIPT, finished)
     assert text.startswith(f"# {headline(METRICS)}")
     assert str(finished / "evaluation/report.html") in text
-    assert "no worse than the champion" in text
+    assert "- Gate: it is the champion now\n  - ✓ `reaches_floor`: top-1 90.12 % reaches …\n" in text
+    assert "  - ✗ `is_not_significantly_worse`: a significant loss\n" in text

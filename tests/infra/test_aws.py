@@ -46,10 +46,11 @@ def as_list(value: str | list[str]) -> list[str]:
     return [value] if isinstance(value, str) else value
 
 
-def allowed(policy: str) -> set[tuple[str, str]]:
+def allowed(policy: str, effect: str = "Allow") -> set[tuple[str, str]]:
     return {
         (action, resource)
         for statement in statements(FOLDER / f"policies/{policy}.json")
+        if statement["Effect"] == effect
         for action in as_list(statement["Action"])
         for resource in as_list(statement["Resource"])
     }
@@ -66,7 +67,7 @@ def test_cfn_lint_finds_nothing(template: str) -> None:
 @pytest.mark.parametrize("policy", POLICIES, ids=lambda path: str(path.stem))
 def test_a_policy_grants_named_actions_on_one_bucket_of_one_account(policy: Path) -> None:
     for statement in statements(policy):
-        assert statement["Effect"] == "Allow"
+        assert statement["Effect"] in {"Allow", "Deny"}
         assert statement["Condition"]["StringEquals"] == {"aws:ResourceAccount": "ACCOUNT"}
         for action in as_list(statement["Action"]):
             assert re.fullmatch(r"s3:\w+", action), action
@@ -74,7 +75,7 @@ def test_a_policy_grants_named_actions_on_one_bucket_of_one_account(policy: Path
             assert re.match(r"arn:aws:s3:::BUCKET(/\w+.*)?$", resource), resource
 
 
-def test_programs_delete_nothing_but_checkpoints() -> None:
+def test_programs_delete_nothing_but_checkpoints_unfinished_releases_and_rows_of_the_index() -> None:
     deletions = {
         (policy.stem, action, resource)
         for policy in POLICIES
@@ -82,7 +83,12 @@ def test_programs_delete_nothing_but_checkpoints() -> None:
         if action.startswith("s3:Delete")
     }
 
-    assert deletions == {("worker", "s3:DeleteObject", "arn:aws:s3:::BUCKET/checkpoints/*")}
+    assert deletions == {
+        ("worker", "s3:DeleteObject", "arn:aws:s3:::BUCKET/checkpoints/*"),
+        ("gc", "s3:DeleteObject", "arn:aws:s3:::BUCKET/models/releases/*"),
+        ("gc", "s3:DeleteObject", "arn:aws:s3:::BUCKET/models/index/*"),
+    }
+    assert allowed("gc", "Deny") == {("s3:DeleteObject", "arn:aws:s3:::BUCKET/models/releases/*/manifest.json")}
 
 
 def test_a_worker_may_do_what_mirrored_checkpoints_need() -> None:

@@ -61,6 +61,21 @@ class Workspace:
         (self.folder / name).write_text(text)
 
 
+RECEIPT = {
+    "uri": "s3://retrain/models/releases/abc",
+    "champion": False,
+    "outcome": "not champion: top-1 90.00 % is below the floor of 95.00 %",
+    "verdict": [
+        {
+            "rule": "reaches_floor",
+            "passed": False,
+            "sentence": "top-1 90.00 % is below the floor of 95.00 %",
+            "figures": {"top1": 0.9, "minimum_top1": 0.95},
+        }
+    ],
+}
+
+
 @pytest.fixture(scope="module")
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
     server = PrefectServer(tmp_path_factory.mktemp("prefect"))
@@ -92,6 +107,8 @@ def wait_for_line(workspace: Workspace, text: str) -> dict[str, object]:
 
 
 def test_run_and_its_traces(workspace: Workspace, tmp_path: Path) -> None:
+    (workspace.folder / "release").mkdir()
+    (workspace.folder / "release/receipt.json").write_text(json.dumps(RECEIPT))
     assert workspace.run() == {"make": "ran", "report": "ran"}
     run = prefect_api.latest_flow_run(workspace.api)
     assert prefect_api.task_states(workspace.api, run["id"]) == {
@@ -103,6 +120,16 @@ def test_run_and_its_traces(workspace: Workspace, tmp_path: Path) -> None:
     assert found["make-progress"]["data"] == 100.0
     assert {"metric": "top1", "value": 0.9} in json.loads(found["metrics"]["data"])
     assert "top-1 90.00% (95 % interval 80.00% to 95.00%) on 3 test images of digits" in found["report"]["data"]
+    assert "  - ✗ `reaches_floor`: top-1 90.00 % is below the floor of 95.00 %" in found["report"]["data"]
+    assert found["gate"]["description"] == RECEIPT["outcome"]
+    assert json.loads(found["gate"]["data"]) == [
+        {
+            "rule": "reaches_floor",
+            "passed": "✗",
+            "says": "top-1 90.00 % is below the floor of 95.00 %",
+            "figures": "top1 0.9, minimum_top1 0.95",
+        }
+    ]
     assert [row["outcome"] for row in json.loads(found["stages"]["data"])] == ["ran", "ran"]
     wait_for_line(workspace, "[ 50.0%] step 1")
     assert run["name"] in dvc(workspace.folder, "exp", "list", "--name-only").split()

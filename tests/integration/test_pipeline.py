@@ -15,11 +15,22 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from infra.local.object_store import ObjectStore
+from tasks.params import DOWNLOAD_URL
+from tasks.signing import generate_key
+from tasks.storage.client import connect
+from tasks.storage.signatures import SIGNING_KEY
+from tests.fixtures.secrets import spellings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 STAGES = ("download", "split", "train", "evaluate", "publish")
 SETTINGS = ("download.dataset=digits", "train.recipe=digits", "recipes.digits.epochs=6", "publish.prefix=pipeline")
 REMOTE = "s3://retrain/pipeline-test"
+
+# Beside the credentials of the object store and the private key; none may be written or said anywhere. The store knows
+# no session's token and refuses whoever brings one.
+# Put together here, since this file is in the clone that is searched.
+USER, PASSWORD, SIGNATURE, TOKEN = (f"planted-{what}" for what in ("user", "password", "signature", "token+/=="))
+PLANTED_URL = f"http://{USER}:{PASSWORD}@127.0.0.1:1/archive.tar.gz?X-Amz-Signature={SIGNATURE}"
 
 Environment = dict[str, str]
 
@@ -62,7 +73,9 @@ def environment(object_store: ObjectStore, tmp_path_factory: pytest.TempPathFact
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "PREFECT_", "DVC_"))}
     path = f"{Path(sys.executable).parent}{os.pathsep}{clean['PATH']}"
     author = {f"GIT_{who}_{what}": "test@localhost" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-    return clean | dict(object_store.environment) | author | {"PATH": path}
+    generate_key(key := tmp_path_factory.mktemp("keys") / "release.key")
+    planted = {SIGNING_KEY: str(key), DOWNLOAD_URL: PLANTED_URL}
+    return clean | dict(object_store.environment) | author | {"PATH": path} | planted
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +118,74 @@ def test_one_run_ends_with_one_number_everywhere(first_run: str, repository: Pat
     for wanted in ("evaluation/report.html", receipt["uri"], "tasks.predict", "tasks.registry", "make up"):
         assert wanted in first_run
     assert re.search(r"train +\[100\.0%\] epoch 6/6, step 11/11, loss .*, top-1 .* images/s", first_run)
+
+
+@pytest.fixture(scope="module")
+def secrets(environment: Environment) -> list[bytes]:
+    """Every spelling of every credential that the runs are given."""
+    private = Path(environment[SIGNING_KEY]).read_text().splitlines()[1]
+    planted = [USER, PASSWORD, SIGNATURE, TOKEN, private]
+    return spellings([environment["AWS_ACCESS_KEY_ID"], environment["AWS_SECRET_ACCESS_KEY"], *planted])
+
+
+def test_no_secret_is_in_anything_that_a_run_wrote(
+    finished: Path, first_run: str, environment: Environment, object_store: ObjectStore, secrets: list[bytes]
+) -> None:
+    written = {"the run's output": first_run.encode()}
+    written |= {str(path): path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+    git = ("git", "cat-file", "--batch", "--batch-all-objects", "--buffer")
+    done = subprocess.run(git, cwd=finished, env=environment, capture_output=True, check=True)
+    written["git's history"] = done.stdout
+    client = connect(object_store.environment)
+    for page in client.get_paginator("list_objects_v2").paginate(Bucket="retrain", Prefix="pipeline"):
+        for entry in page["Contents"]:
+            body = client.get_object(Bucket="retrain", Key=entry["Key"])["Body"].read()
+            written[f"s3://{entry['Key']}"] = body
+    for wanted in ("dvc.lock", "evaluation/report.html", "runtime/train.json", "prefect.db", "manifest.json", ".dir"):
+        assert any(wanted in name for name in written), wanted
+    assert [name for name, body in written.items() if any(secret in body for secret in secrets)] == []
+
+
+def test_no_secret_is_in_what_a_failure_says(
+    finished: Path, environment: Environment, tmp_path: Path, secrets: list[bytes]
+) -> None:
+    wrong = {"AWS_SECRET_ACCESS_KEY": environment["AWS_SECRET_ACCESS_KEY"][::-1]}
+    shutil.copytree(finished / ".dvc", tmp_path / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp"))
+    for name in ("dvc.yaml", "dvc.lock", "params.yaml"):
+        shutil.copy(finished / name, tmp_path)
+    parameters = (tmp_path / "params.yaml").read_text().replace("dataset: digits", "dataset: cifar10")
+    (tmp_path / "cifar10").mkdir()
+    (tmp_path / "cifar10/params.yaml").write_text(parameters)
+    (tmp_path / "url").mkdir()
+    (tmp_path / "url/params.yaml").write_text(parameters.replace("url:", f"url: {PLANTED_URL} #", 1))
+    attempts: list[tuple[list[str], str, dict[str, str]]] = [
+        (["tasks.registry", "show"], "", wrong),
+        (["tasks.registry", "show"], "", {"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1"}),
+        (["tasks.registry", "show"], "", {"AWS_ENDPOINT_URL_S3": PLANTED_URL}),
+        (["tasks.registry", "show"], "", {"AWS_ENDPOINT_URL": f"http://{USER}:{PASSWORD}@[::1"}),
+        (["tasks.download"], "cifar10", {}),
+        (
+            ["tasks.download"],
+            "cifar10",
+            {DOWNLOAD_URL: f"http://{USER}:{PASSWORD}@[::1/a?sig={SIGNATURE}"},
+        ),
+        (["tasks.download"], "url", {}),
+        (["dvc", "pull", "--verbose"], "", wrong),
+        (["dvc", "pull", "--verbose"], "", {"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1"}),
+    ]
+    for arguments, folder, changes in attempts:
+        done = subprocess.run(
+            [sys.executable, "-m", *arguments],
+            cwd=tmp_path / folder,
+            env=environment | {"PYTHONPATH": str(REPOSITORY), "AWS_SESSION_TOKEN": TOKEN} | changes,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+        words = done.stdout
+        assert done.returncode != 0, words
+        assert not [secret for secret in [*secrets, wrong["AWS_SECRET_ACCESS_KEY"].encode()] if secret in words], words
+        assert arguments[0] == "dvc" or b"Traceback" not in words
 
 
 def test_params_yaml_says_what_was_run_and_keeps_its_comments(finished: Path) -> None:
@@ -165,6 +246,27 @@ def test_data_and_model_come_back_by_dvc_pull(finished: Path, environment: Envir
         assert (clone / name).read_bytes() == (finished / name).read_bytes()
     output = dvc(clone, environment, "repro")
     assert output.count("didn't change, skipping") == len(STAGES)
+
+
+def test_a_release_is_made_again_by_the_commands_that_rebuild_prints(finished: Path, environment: Environment) -> None:
+    receipt = json.loads((finished / "release" / "receipt.json").read_text())
+    plan = json.loads(python(finished, environment, "-m", "tasks.registry", "rebuild", receipt["id"], "--json"))
+    assert plan["doubts"] == []
+    # All but the installation, which takes minutes: this interpreter's environment is that of the same lock.
+    steps = [step["commands"] for step in plan["steps"] if "make environment" not in step["commands"]]
+    assert len(steps) == len(plan["steps"]) - 1
+    script = "\n".join(["set -euo pipefail", *(line for commands in steps for line in commands)])
+    output = command(finished, environment, "bash", "-c", script)
+    assert "Running stage 'train'" in output  # computed again, not copied
+    assert [line for line in output.splitlines() if line.endswith(": OK")] == [
+        "evaluation/metrics.json: OK",
+        "model/model.keras: OK",
+        "evaluation/probabilities.npy: OK",
+        "data/split/split.json: OK",
+    ]
+    ours, theirs = locked_hashes(finished / ".cache" / f"rebuild-{receipt['id']}"), locked_hashes(finished)
+    for path in ("data/raw", "data/split", "model", "evaluation"):
+        assert ours[path] == theirs[path]
 
 
 def test_the_champion_answers_as_the_evaluation_recorded(

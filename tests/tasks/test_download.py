@@ -49,7 +49,7 @@ def test_equal_bytes_from_any_address_give_an_equal_folder(
 ) -> None:
     http_server.content["/mirror/other-name"] = archive.read_bytes()
     download(folders(archive), tmp_path / "a", tmp_path / "cache a")
-    download(folders(archive, http_server.url("/mirror/other-name?token=1")), tmp_path / "b", tmp_path / "cache b")
+    download(folders(archive, http_server.url("/mirror/other-name?download=1")), tmp_path / "b", tmp_path / "cache b")
     assert folder_bytes(tmp_path / "a") == folder_bytes(tmp_path / "b")
 
 

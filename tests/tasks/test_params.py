@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 
 from tasks.errors import InputError
-from tasks.params import load_params, parse_params
+from tasks.params import DOWNLOAD_URL, load_params, parse_params, read_yaml
 
 ROOT = Path(__file__).parents[2]
 VALUES = YAML(typ="safe").load(ROOT / "params.yaml")
@@ -76,6 +76,13 @@ def test_batch_norm_is_for_vgg16_without_weights() -> None:
         ("download.url", "ftp", "http://, https://, file:// or s3://"),
         ("download.sha256", "abc", "pattern"),
         ("publish.bucket", "Not A Bucket", "pattern"),
+        ("publish.minimum_top1", 1.1, "less than or equal to 1"),
+        ("publish.significance", 0, "greater than 0"),
+        ("publish.significance", 1, "less than 1"),
+        ("publish.tolerance_top1", -0.1, "greater than or equal to 0"),
+        ("publish.largest_class_drop", 1.5, "less than or equal to 1"),
+        ("publish.largest_calibration_rise", "little", "valid number"),
+        ("publish.largest_answer_difference", 0, "greater than 0"),
         ("evaluate.test_time_augmentation", "all", "'none', 'mirror' or 'mirror_and_shift'"),
     ],
 )
@@ -123,3 +130,70 @@ def test_an_address_is_not_shown_whole_since_it_may_hold_a_password() -> None:
         parse_params(changed("download.url", "ftp://name:secret@host/file"), "params.yaml")
     assert "ftp://…" in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://name:PLANTED@host/file",
+        "s3://PLANTED@bucket/file",
+        "https://host/file?X-Amz-Signature=PLANTED",
+        "https://host/file?a=1&sig=PLANTED",
+        "https://host/file?AWSAccessKeyId=PLANTED",
+        "https://host/file?access_token=PLANTED",
+    ],
+)
+def test_an_address_with_a_credential_is_refused_since_parameters_are_recorded(address: str) -> None:
+    for value in (address, ["https://host/file", address]):
+        with pytest.raises(InputError, match=r"download\.url.*: an address holds a password or a signature") as caught:
+            parse_params(changed("download.url", value), "params.yaml")
+        assert "PLANTED" not in str(caught.value)
+        assert DOWNLOAD_URL in str(caught.value)
+
+
+@pytest.mark.parametrize("address", ["https://host/a@b.tar.gz", "https://host/file?download=1", "file:///a/b@c"])
+def test_an_address_without_a_credential_is_accepted(address: str) -> None:
+    assert parse_params(changed("download.url", address), "params.yaml").download.url == (address,)
+
+
+def test_addresses_with_credentials_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(DOWNLOAD_URL, "https://name:PLANTED@host/a https://host/b?sig=PLANTED")
+    params = parse_params(changed("download.url", []), "params.yaml")
+    assert params.download.addresses == ("https://name:PLANTED@host/a", "https://host/b?sig=PLANTED")
+    assert "PLANTED" not in params.model_dump_json()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("train.checkpoint_remote", "s3://key:PLANTED@bucket/prefix"),
+        ("publish.bucket", "https://host/bucket?token=PLANTED"),
+        ("publish.aws_secret_access_key", "PLANTED"),
+        ("train.seed", ["https://name:PLANTED@host"]),
+    ],
+)
+def test_a_credential_in_the_wrong_place_is_not_shown(key: str, value: Any) -> None:
+    with pytest.raises(InputError, match=key) as caught:
+        parse_params(changed(key, value), "params.yaml")
+    assert "PLANTED" not in str(caught.value)
+
+
+def test_a_credential_in_broken_yaml_is_not_shown(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text("download:\n  url: https://name:PLANTED@host/file: [\n")
+    with pytest.raises(InputError, match="is not YAML") as caught:
+        load_params(path)
+    assert "PLANTED" not in str(caught.value)
+
+
+def test_a_value_without_end_is_shown_cut_short() -> None:
+    levels = "\n".join(f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 9)}]" for level in range(1, 30))
+    with pytest.raises(InputError, match="no such parameter") as caught:
+        parse_params(read_yaml(f"a0: &a0 [x]\n{levels}\n", "params.yaml"), "params.yaml")
+    assert len(str(caught.value)) < 10_000
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_a_number_that_is_none_is_refused(value: float) -> None:
+    with pytest.raises(InputError, match=r"recipes\.fast\.epochs = "):
+        parse_params(changed("recipes.fast.epochs", value), "params.yaml")

@@ -8,88 +8,31 @@ import socket
 import subprocess
 import sys
 import tempfile
-import uuid
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from infra.local.object_store import ObjectStore
-from tasks.data.arrays import load_arrays
-from tasks.errors import InputError
-from tasks.params import Params, PublishParams, load_params
-from tasks.publish import publish
+from tasks.data.arrays import load_arrays, load_split_record
+from tasks.promotion import CannotAnswerError
+from tasks.publish import Present
+from tasks.storage.actor import current_actor
 from tasks.storage.bucket import Bucket
-from tasks.storage.client import connect
 from tasks.storage.manifest import Manifest
-from tasks.storage.pointers import read_channel, read_pointer, resolve
-from tasks.storage.releases import list_releases, pull_release
+from tasks.storage.pointers import read_pointer, resolve
+from tasks.storage.releases import file_key, list_releases, pull_release
+from tests.fixtures.published import PARAMS_FILE, RIGHT, Published, Workspace, channels, rules
 from tests.fixtures.stages import CLASSES, SIZE, write_stages
 
-PARAMS_FILE = Path(__file__).parents[2] / "params.yaml"
+# What a release holds
 
 
-@pytest.fixture(scope="module")
-def stages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the stages before leave; copied by `workspace`, never written to."""
-    root = tmp_path_factory.mktemp("stages")
-    write_stages(root)
-    return root
-
-
-@pytest.fixture
-def workspace(stages: Path, tmp_path: Path, object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> "Workspace":
-    for name, value in object_store.environment.items():
-        monkeypatch.setenv(name, value)
-    root = tmp_path / "workspace"
-    shutil.copytree(stages, root)
-    monkeypatch.chdir(root)
-    return Workspace(root, f"tests/{uuid.uuid4().hex}")
-
-
-class Workspace:
-    """A folder with the stages' outputs and a prefix of its own in the test bucket."""
-
-    def __init__(self, root: Path, prefix: str) -> None:
-        self.root, self.prefix = root, prefix
-
-    @property
-    def bucket(self) -> Bucket:
-        return Bucket(connect(), "retrain", self.prefix)
-
-    def params(self, **changes: Any) -> Params:
-        chosen = PublishParams.model_validate({"bucket": "retrain", "prefix": self.prefix, **changes})
-        return load_params(PARAMS_FILE).model_copy(update={"publish": chosen})
-
-    def publish(self, **changes: Any) -> dict[str, Any]:
-        publish(self.params(**changes), Path("data/split"), Path("model"), Path("evaluation"), Path("release"))
-        receipt: dict[str, Any] = json.loads(Path("release/receipt.json").read_text())
-        return receipt
-
-    def keys(self) -> dict[str, str]:
-        listing = self.bucket.client.list_objects_v2(Bucket="retrain", Prefix=self.prefix)
-        return {entry["Key"]: f"{entry['ETag']} {entry['LastModified']}" for entry in listing.get("Contents", [])}
-
-    def change_metrics(self, **changes: Any) -> None:
-        path = Path("evaluation/metrics.json")
-        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-
-    def refused(self, **changes: Any) -> str:
-        """Publish, and return the sentence with which that is refused; nothing may have been lost or published."""
-        Path("release").mkdir()
-        Path("release/receipt.json").write_text("of the run before")
-        with pytest.raises(InputError) as caught:
-            self.publish(**changes)
-        assert Path("release/receipt.json").read_text() == "of the run before"
-        return str(caught.value)
-
-
-def test_a_release_holds_all_that_was_made_and_where_it_comes_from(workspace: Workspace, tmp_path: Path) -> None:
-    Path("runtime").mkdir()
-    Path("runtime/train.json").write_text('{"seconds": 12.5, "devices": ["CPU:0"]}')
-    receipt = workspace.publish()
+def test_a_release_holds_all_that_was_made_and_where_it_comes_from(
+    published: Published, workspace: Workspace, tmp_path: Path
+) -> None:
+    receipt = published[1]
     manifest = resolve(workspace.bucket, "champion")
     pull_release(workspace.bucket, manifest, tmp_path / "pulled")
     pulled = tmp_path / "pulled"
@@ -101,26 +44,51 @@ def test_a_release_holds_all_that_was_made_and_where_it_comes_from(workspace: Wo
     assert (pulled / "saved_model/1/saved_model.pb").is_file()
     assert "top-1" in (pulled / "README.md").read_text()
     metrics = json.loads(Path("evaluation/metrics.json").read_text())
-    assert receipt == {
+    assert {name: value for name, value in receipt.items() if name != "verdict"} == {
         "id": manifest.id,
-        "uri": f"s3://retrain/{workspace.prefix}/releases/{manifest.id}",
+        "uri": f"s3://retrain/{published[0].prefix}/releases/{manifest.id}",
         "bucket": "retrain",
-        "prefix": workspace.prefix,
-        "top1": metrics["top1"],
+        "prefix": published[0].prefix,
+        "top1": 0.75,
         "already_published": False,
         "champion": True,
-        "verdict": [f"top-1 {100 * metrics['top1']:.2f} % reaches the floor of 0.00 %", "there is no champion yet"],
+        "outcome": "it is the champion now",
     }
     assert manifest.metrics == metrics
     assert manifest.parameters["recipes"].keys() == {"fast"}
     assert manifest.data["content_sha256"]["test"] == metrics["test_sha256"]
-    assert manifest.runtime == {"train": {"seconds": 12.5, "devices": ["CPU:0"]}}
+    assert manifest.runtime == {
+        "train": {"seconds": 12.5, "devices": ["CPU:0"], "strategy": "MirroredStrategy"},
+    }
     assert manifest.environment["tensorflow"] == tf.__version__
     assert manifest.git is None  # the workspace of this test is no repository
 
 
+def test_the_verdict_lists_every_rule_with_its_figures(published: Published, workspace: Workspace) -> None:
+    verdict = published[1]["verdict"]
+    assert rules(verdict, True) == [
+        "reaches_floor",
+        "is_not_significantly_worse",
+        "stays_within_tolerance",
+        "keeps_every_class",
+        "stays_calibrated",
+        "was_not_rolled_back",
+        "reloads",
+        "serves",
+    ]
+    assert verdict[0]["figures"] == {"top1": 0.75, "minimum_top1": 0.0}
+    for finding in verdict[-2:]:
+        assert finding["figures"]["images"] == 16
+        assert finding["figures"]["difference"] <= finding["figures"]["largest_answer_difference"] == 1e-5
+    manifest = resolve(workspace.bucket, "champion")
+    assert [each.model_dump() for each in manifest.verdict if not isinstance(each, str)] == verdict
+    pointer = read_pointer(workspace.bucket, "champion")
+    assert pointer is not None
+    assert pointer.current.reason == "; ".join(manifest.sentences)
+    assert pointer.current.actor == current_actor()
+
+
 def test_the_saved_model_serves_uint8_images(workspace: Workspace, tmp_path: Path) -> None:
-    workspace.publish()
     pull_release(workspace.bucket, resolve(workspace.bucket, "candidate"), tmp_path / "pulled")
     serve = tf.saved_model.load(str(tmp_path / "pulled/saved_model/1")).signatures["serving_default"]
     ((_, wanted),) = serve.structured_input_signature[1].items()
@@ -130,88 +98,98 @@ def test_the_saved_model_serves_uint8_images(workspace: Workspace, tmp_path: Pat
     np.testing.assert_allclose(answers.numpy(), recorded, atol=1e-5)
 
 
-def test_publishing_twice_changes_nothing(workspace: Workspace) -> None:
-    first, before = workspace.publish(), workspace.keys()
+def test_publishing_twice_changes_nothing(published: Published, workspace: Workspace) -> None:
+    before = workspace.objects()
     second = workspace.publish()
-    assert workspace.keys() == before
-    assert second == {**first, "already_published": True, "verdict": ["it is the champion already"]}
+    assert workspace.objects() == before
+    here = {"prefix": workspace.prefix, "uri": f"s3://retrain/{workspace.prefix}/releases/{second['id']}"}
+    again = {"already_published": True, "outcome": "it is the champion already"}
+    assert second == {**published[1], **here, **again}
 
 
 def test_a_publisher_that_died_before_the_channels_is_completed(workspace: Workspace) -> None:
-    receipt = workspace.publish()
+    first = resolve(workspace.bucket, "champion")
     for channel in ("candidate", "champion"):
         workspace.bucket.client.delete_object(Bucket="retrain", Key=f"{workspace.prefix}/channels/{channel}.json")
-    workspace.publish()
+    receipt = workspace.publish()
+    assert (receipt["already_published"], receipt["champion"]) == (True, True)
+    assert channels(workspace) == (first.id, first.id)
+
+
+def test_a_champion_cannot_answer_images_of_another_size(workspace: Workspace, tmp_path: Path) -> None:
+    champion = resolve(workspace.bucket, "champion")
+    write_stages(tmp_path / "other", size=10)
+    split = tmp_path / "other/data/split"
+    present = Present(load_split_record(split), load_arrays(split, "test"), workspace.bucket, batch_size=500)
+    with pytest.raises(CannotAnswerError, match="it takes images of 8×8×3, and these have 10×10×3"):
+        present.answers_of(champion)
+
+
+# What is refused altogether
+
+
+def test_a_damaged_upload_is_noticed_before_it_is_a_release(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload = Bucket.upload
+
+    def damaged(self: Bucket, source: Path, key: str, sha256: str) -> None:
+        upload(self, source, key, sha256)
+        if key.endswith("model.keras"):
+            body = bytearray(source.read_bytes())
+            body[len(body) // 2] ^= 1
+            self.client.put_object(Bucket=self.name, Key=f"{self.prefix}/{key}", Body=bytes(body))
+
+    before = channels(workspace)
+    workspace.retrain(right=RIGHT + 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(Bucket, "upload", damaged)
+        assert "model.keras was altered" in workspace.refused()
+    assert [manifest.id for manifest in _published(workspace)] == [before[0]]
+    assert channels(workspace) == before
+    assert workspace.publish()["champion"] is True
+
+
+def test_a_release_that_was_damaged_later_is_never_pointed_at(workspace: Workspace) -> None:
+    first = resolve(workspace.bucket, "champion")
+    entry = next(entry for entry in first.files if entry.path == "summary.txt")
+    key = f"{workspace.prefix}/{file_key(first, entry)}"
+    workspace.bucket.client.put_object(Bucket="retrain", Key=key, Body=bytes(entry.size))
     for channel in ("candidate", "champion"):
-        assert resolve(workspace.bucket, channel).id == receipt["id"]
-
-
-def _channels(workspace: Workspace) -> tuple[str, str]:
-    return resolve(workspace.bucket, "candidate").id, resolve(workspace.bucket, "champion").id
-
-
-@pytest.mark.parametrize(("top1", "wins"), [(0.5, True), (0.51, True), (0.49, False)])
-def test_the_champion_moves_only_to_one_that_is_not_worse(workspace: Workspace, top1: float, wins: bool) -> None:
-    workspace.change_metrics(top1=0.5)
-    first = workspace.publish()
-    workspace.change_metrics(top1=top1, log_loss=1.23)
-    second = workspace.publish()
-    assert second["champion"] is wins
-    assert _channels(workspace) == (second["id"], second["id"] if wins else first["id"])
-    manifest = resolve(workspace.bucket, second["id"])
-    assert manifest.parent == first["id"]
-    assert list(manifest.verdict) == second["verdict"]
-
-
-def test_another_test_set_does_not_move_the_champion(workspace: Workspace) -> None:
-    first = workspace.publish()
-    shutil.rmtree("data")
-    shutil.rmtree("model")
-    shutil.rmtree("evaluation")
-    write_stages(Path(), top1=1.0, test_seed=8)
-    second = workspace.publish()
-    assert _channels(workspace) == (second["id"], first["id"])
-    assert "another test set" in second["verdict"][1]
-
-
-def test_a_release_below_the_floor_is_published_but_not_champion(workspace: Workspace) -> None:
-    workspace.change_metrics(top1=0.5)
-    receipt = workspace.publish(minimum_top1=0.6)
-    assert receipt["champion"] is False
-    assert receipt["verdict"][0] == "top-1 50.00 % is below the floor of 60.00 %"
-    assert resolve(workspace.bucket, "candidate").id == receipt["id"]
-    assert read_channel(workspace.bucket, "champion") is None
-    accepted = workspace.publish(minimum_top1=0.5)
-    assert accepted["champion"] is True
-    pointer = read_pointer(workspace.bucket, "champion")
-    assert pointer is not None
-    assert pointer.current.reason == "; ".join(accepted["verdict"])
+        workspace.bucket.client.delete_object(Bucket="retrain", Key=f"{workspace.prefix}/channels/{channel}.json")
+    assert "summary.txt was altered" in workspace.refused()
+    assert read_pointer(workspace.bucket, "candidate") is read_pointer(workspace.bucket, "champion") is None
 
 
 def _published(workspace: Workspace) -> list[Manifest]:
     return list(list_releases(workspace.bucket))
 
 
-def test_a_model_that_was_altered_is_refused(workspace: Workspace) -> None:
+def test_a_model_that_was_altered_is_refused(new_workspace: Workspace) -> None:
     data = bytearray(Path("model/model.keras").read_bytes())
     data[len(data) // 2] ^= 1
     Path("model/model.keras").write_bytes(data)
-    sentence = workspace.refused()
+    sentence = new_workspace.refused()
     assert sentence.startswith("model/model.keras was altered")
-    assert _published(workspace) == []
+    assert _published(new_workspace) == []
 
 
-def test_predictions_that_are_not_the_models_are_refused(workspace: Workspace) -> None:
+def test_predictions_that_are_not_the_models_are_refused(new_workspace: Workspace) -> None:
     recorded = np.load("evaluation/probabilities.npy")
-    recorded[-1] = recorded[-1][::-1]
+    recorded[-1] = np.roll(recorded[-1], 1)
     np.save("evaluation/probabilities.npy", recorded)
-    assert "does not reproduce the recorded predictions" in workspace.refused()
-    assert _published(workspace) == []
+    assert "does not reproduce the recorded answers" in new_workspace.refused()
+    assert _published(new_workspace) == []
 
 
-def test_an_evaluation_of_other_images_is_refused(workspace: Workspace) -> None:
-    workspace.change_metrics(test_sha256="0" * 64)
-    assert "measured on other test images" in workspace.refused()
+def test_an_evaluation_of_other_images_is_refused(new_workspace: Workspace) -> None:
+    new_workspace.change_metrics(test_sha256="0" * 64)
+    assert "measured on other test images" in new_workspace.refused()
+
+
+def test_metrics_that_are_not_those_of_the_predictions_are_refused(new_workspace: Workspace) -> None:
+    new_workspace.change_metrics(top1=0.76)
+    assert "says top-1 0.76, but probabilities.npy gives 0.75; run evaluate again" in new_workspace.refused()
 
 
 @pytest.mark.parametrize(
@@ -242,8 +220,8 @@ def test_a_missing_bucket_is_said(workspace: Workspace) -> None:
 
 
 def test_a_full_disk_loses_nothing(workspace: Workspace, small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(small_disk))
     first = workspace.publish()
+    monkeypatch.setattr(tempfile, "tempdir", str(small_disk))
     workspace.change_metrics(log_loss=9.0)
     with contextlib.suppress(OSError):
         (small_disk / "filling").write_bytes(bytes(1 << 20))
@@ -255,9 +233,9 @@ def test_a_full_disk_loses_nothing(workspace: Workspace, small_disk: Path, monke
 
 
 def test_no_credential_is_in_what_is_published(workspace: Workspace, object_store: ObjectStore) -> None:
-    workspace.publish()
+    workspace.publish()  # for the receipt; the rest is there
     secrets = [object_store.access_key.encode(), object_store.secret_key.encode()]
-    for key in list(workspace.keys()):
+    for key in workspace.objects():
         body = workspace.bucket.client.get_object(Bucket="retrain", Key=key)["Body"].read()
         assert not any(secret in body for secret in secrets), key
     assert not any(secret in Path("release/receipt.json").read_bytes() for secret in secrets)

@@ -1,6 +1,9 @@
 """Pictures of every kind, upright, in RGB, at one size."""
 
 import io
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -85,3 +88,27 @@ def test_too_many_pixels_are_refused_before_they_are_decoded() -> None:
     assert PIXELS_LIMIT < 10_000 * 10_000
     with pytest.raises(InputError, match=r"big\.png has 10000×10000 pixels"):
         decode_image(data, "big.png", 32)
+
+
+# Decodes one image in many threads at once, as the stage split does, with as much memory as a few copies of it take.
+CROWD = """
+import resource, sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from tasks.data.images import decode_image
+
+data = Path(sys.argv[1]).read_bytes()
+decode_image(data, "a", 8)
+used = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_DATA, (used + (400 << 20),) * 2)
+with ThreadPoolExecutor(8) as pool:
+    print(sum(image.size for image in pool.map(lambda _: decode_image(data, "a", 8), range(8))))
+"""
+
+
+def test_memory_does_not_grow_with_the_threads(tmp_path: Path) -> None:
+    (tmp_path / "large.png").write_bytes(saved(Image.new("L", (6000, 6000))))  # 36 MB in grey, 108 MB in RGB
+    done = subprocess.run(
+        [sys.executable, "-c", CROWD, str(tmp_path / "large.png")], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, f"{8 * 8 * 8 * 3}\n"), done.stderr

@@ -1,7 +1,11 @@
 """boto3's errors become sentences that name the endpoint and the bucket, and never a credential."""
 
 import json
+import os
+import re
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -102,6 +106,46 @@ def test_a_denial_names_the_object(guarded_store: ObjectStore, tmp_path: Path) -
     assert [str(put.value), str(uploaded.value)] == [f"{place} is denied to these S3 credentials"] * 2
 
 
+# A program whose clock is off by some hours, to sign and to compare: Python reads it in one place.
+SKEWED = """
+import datetime, runpy, sys
+
+class Skewed(datetime.datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return super().now(tz) + datetime.timedelta(hours=HOURS)
+
+    @classmethod
+    def utcnow(cls):
+        return cls.now(datetime.timezone.utc).replace(tzinfo=None)
+
+HOURS = int(sys.argv.pop(1))
+datetime.datetime = Skewed
+runpy.run_module("tasks.registry", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(("hours", "relation"), [(24, "24h00m ahead of"), (-24, "2[34]h..m behind")])
+def test_a_clock_that_is_off_by_a_day_is_said(object_store: ObjectStore, hours: int, relation: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SKEWED, str(hours), "list"],
+        env={**os.environ, **object_store.environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    place = f"that of the object store at {object_store.endpoint}"
+    assert re.fullmatch(f"registry: this machine's clock is {relation} {place}; set it right\n", done.stderr)
+
+
 def test_settings_that_make_no_sense_are_said(object_store: ObjectStore) -> None:
     with pytest.raises(InputError, match="S3 settings are wrong"):
         connect({**object_store.environment, "AWS_ENDPOINT_URL_S3": "not an address"})
+
+
+@pytest.mark.parametrize("endpoint", ["http://name:PLANTED@127.0.0.1:1", "http://127.0.0.1:1/?token=PLANTED"])
+def test_an_endpoint_with_a_credential_is_refused_and_not_shown(object_store: ObjectStore, endpoint: str) -> None:
+    with pytest.raises(InputError, match="the S3 endpoint must hold no credentials") as caught:
+        connect({**object_store.environment, "AWS_ENDPOINT_URL_S3": endpoint})
+    assert "PLANTED" not in str(caught.value)

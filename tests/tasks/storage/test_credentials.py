@@ -5,15 +5,23 @@ from pathlib import Path
 
 import pytest
 
+from infra.local.object_store import ObjectStore
 from tasks.errors import InputError
-from tasks.storage.credentials import CHOSEN_ELSEWHERE, load_credentials, read_credentials
+from tasks.storage.credentials import (
+    CHOSEN_ELSEWHERE,
+    CUSTOM_ENDPOINT_SETTINGS,
+    load_credentials,
+    read_credentials,
+)
+from tests.fixtures.dvc_project import dvc, make_project
+from tests.fixtures.faulty_s3 import FaultyS3
 
 LINES = "AWS_ENDPOINT_URL_S3=http://127.0.0.1:1\nAWS_ACCESS_KEY_ID=key\nAWS_SECRET_ACCESS_KEY=a=b\n"
 
 
 @pytest.fixture
 def credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in (*CHOSEN_ELSEWHERE, "AWS_SECRET_ACCESS_KEY"):
+    for name in (*CHOSEN_ELSEWHERE, *CUSTOM_ENDPOINT_SETTINGS, "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "")  # restored afterwards, whatever load_credentials sets
         monkeypatch.delenv(name)
     path = tmp_path / "object_store.env"
@@ -55,3 +63,40 @@ def test_other_lines_are_refused_without_being_quoted(credentials: Path, line: s
     with pytest.raises(InputError, match="line 3") as caught:
         read_credentials(credentials)
     assert line not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"])
+def test_a_custom_endpoint_gets_only_the_checksums_that_s3_requires(
+    credentials: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "https://s3.example.com")
+    load_credentials(credentials)
+    assert {name: os.environ[name] for name in CUSTOM_ENDPOINT_SETTINGS} == CUSTOM_ENDPOINT_SETTINGS
+    monkeypatch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", "when_supported")
+    load_credentials(credentials)
+    assert os.environ["AWS_REQUEST_CHECKSUM_CALCULATION"] == "when_supported"  # chosen by a person
+
+
+def test_aws_itself_keeps_its_defaults(credentials: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    load_credentials(credentials)
+    assert not set(CUSTOM_ENDPOINT_SETTINGS) & set(os.environ)
+
+
+def test_dvc_too_speaks_to_a_custom_endpoint_by_path_and_without_checksums(
+    object_store: ObjectStore, faulty_s3: FaultyS3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in faulty_s3.environment.items():
+        monkeypatch.setenv(name, value)
+    for name in CUSTOM_ENDPOINT_SETTINGS:
+        monkeypatch.delenv(name)
+    folder = f"dvc-{tmp_path.name}"
+    project = make_project(tmp_path / "project", f"s3://{object_store.bucket}/{folder}")
+    dvc(project, "repro", "--quiet")
+    load_credentials()  # as the flow does before it runs DVC
+    dvc(project, "push", "--quiet")
+    uploads = faulty_s3.sent("PUT")
+    assert uploads
+    for request in uploads:
+        assert request.path.startswith(f"/{object_store.bucket}/{folder}/")
+        assert not [name for name in request.headers if "checksum" in name or name == "x-amz-trailer"]

@@ -36,6 +36,18 @@ def test_a_file_that_is_not_committed_makes_it_dirty(tmp_path: Path) -> None:
     assert state["dirty"]
 
 
+def test_what_is_recorded_itself_does_not_make_it_dirty(tmp_path: Path) -> None:
+    _git(tmp_path, "init")
+    (tmp_path / "params.yaml").write_text("train: {seed: 0}")
+    _git(tmp_path, "add", ".")
+    _git(tmp_path, "commit", "-m", "first")
+    (tmp_path / "params.yaml").write_text("train: {seed: 1}")
+    (tmp_path / "dvc.lock").write_text("schema: '2.0'")
+    state = git_state(tmp_path)
+    assert state is not None
+    assert not state["dirty"]
+
+
 def test_the_lock_without_the_stages_own_entry(tmp_path: Path) -> None:
     assert dvc_lock(tmp_path, without="publish") is None
     (tmp_path / "dvc.lock").write_text("schema: '2.0'\nstages:\n  train: {cmd: a}\n  publish: {cmd: b}\n")

@@ -7,13 +7,30 @@ from typing import Any
 import pytest
 
 from tasks.errors import InputError
-from tasks.storage.manifest import FileEntry, list_files, parse_manifest, release_id, tree_name
+from tasks.storage.manifest import Figures, FileEntry, Finding, list_files, parse_manifest, release_id, tree_name
 from tests.fixtures.buckets import write_release
 
 
 def test_the_same_manifest_is_read_back(tmp_path: Path) -> None:
     manifest = write_release(tmp_path, "a")
     assert parse_manifest(manifest.to_bytes(), "here") == manifest
+
+
+def test_a_verdict_is_read_back_with_its_figures_and_as_the_sentences_of_old(tmp_path: Path) -> None:
+    figures: Figures = {"share": 1.0, "images": 3, "again": False, "class": "ant"}
+    finding = Finding(rule="keeps_every_class", passed=True, sentence="no class falls", figures=figures)
+    manifest = write_release(tmp_path, "a").model_copy(update={"verdict": (finding, finding, "a sentence of old")})
+    read = parse_manifest(manifest.to_bytes(), "here")
+    assert read == manifest
+    assert read.to_bytes() == manifest.to_bytes()
+    assert isinstance(read.verdict[0], Finding)
+    assert {name: type(value) for name, value in read.verdict[0].figures.items()} == {
+        "share": float,
+        "images": int,
+        "again": bool,
+        "class": str,
+    }
+    assert read.sentences == ("no class falls", "a sentence of old")
 
 
 def test_the_id_follows_from_canonical_files_only(tmp_path: Path) -> None:
@@ -50,7 +67,7 @@ def _altered(body: bytes, **changes: Any) -> bytes:
     "changes",
     [
         {"id": "0" * 16},
-        {"tree": "0" * 16},
+        {"tree": "../elsewhere"},
         {"schema_version": 2},
         {"files": []},
         {"unknown": 1},
@@ -74,6 +91,12 @@ def test_other_spellings_of_the_same_json_are_refused(tmp_path: Path) -> None:
     compact = json.dumps(json.loads(write_release(tmp_path, "a").to_bytes())).encode()
     with pytest.raises(InputError, match="canonical form"):
         parse_manifest(compact, "here")
+
+
+def test_another_period_is_another_folder_of_the_same_release(tmp_path: Path) -> None:
+    files = write_release(tmp_path, "a").files
+    assert tree_name(files, 1) == tree_name(files, 1)
+    assert len({tree_name(files, period) for period in range(100)}) == 100
 
 
 def test_the_order_of_files_does_not_change_the_names(tmp_path: Path) -> None:

@@ -1,0 +1,77 @@
+"""What must hold in a bucket whatever happened to it: each violation is a sentence."""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Set
+from pathlib import Path
+
+from tasks.errors import InputError
+from tasks.storage.bucket import Bucket
+from tasks.storage.manifest import Manifest
+from tasks.storage.pointers import CHANNELS, Channel, Pointer, read_pointer
+from tasks.storage.releases import find_manifest, list_releases, pull_release, verify_folder
+
+Gate = Callable[[Manifest, Manifest | None], str | None]
+
+
+def audit(bucket: Bucket, acknowledged: Set[str], gate: Gate, folder: Path) -> list[str]:
+    """Return what is wrong: with releases, with what was acknowledged, and with the channels.
+
+    Args:
+        bucket: To look into, over a sound connection.
+        acknowledged: Ids of the releases whose publisher was told that all is done.
+        gate: Decided which release replaces which champion.
+        folder: For copies.
+    """
+    releases = {manifest.id: manifest for manifest in list_releases(bucket)}
+    return [
+        *_unsound_releases(bucket, releases, folder),
+        *(f"{release} was acknowledged and is lost" for release in acknowledged - set(releases)),
+        *_wrong_moves(bucket, acknowledged),
+        *_wrong_champion(bucket, releases, gate),
+    ]
+
+
+def _unsound_releases(bucket: Bucket, releases: dict[str, Manifest], folder: Path) -> Iterator[str]:
+    for manifest in releases.values():
+        try:
+            with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stderr(nowhere):  # its progress
+                pull_release(bucket, manifest, folder / manifest.id)
+            verify_folder(folder / manifest.id)
+        except InputError as error:
+            yield f"{manifest.id} is visible, but {error}"
+
+
+def _wrong_moves(bucket: Bucket, acknowledged: Set[str]) -> Iterator[str]:
+    """A channel names releases only, each with the manifest that it has, and the candidate was every one of them."""
+    for channel in CHANNELS:
+        pointer = read_pointer(bucket, channel)
+        for move in pointer.history if pointer else ():
+            try:
+                if find_manifest(bucket, move.release, move.manifest_sha256) is None:
+                    yield f"{channel} names {move.release}, which is no release"
+            except InputError as error:
+                yield f"{channel}: {error}"
+        if channel == "candidate":
+            yield from (f"{release} was never candidate" for release in acknowledged - _named(pointer))
+
+
+def _wrong_champion(bucket: Bucket, releases: dict[str, Manifest], gate: Gate) -> Iterator[str]:
+    """Each champion passed the gate against the one before, and no acknowledged candidate would pass it now."""
+    channel: Channel = "champion"
+    pointer = read_pointer(bucket, channel)
+    champions = [releases[move.release] for move in pointer.history if move.release in releases] if pointer else []
+    for before, after in zip([None, *champions], champions, strict=False):
+        if gate(after, before) is None:
+            yield f"champion {after.id} does not pass the gate against {before.id if before else 'nothing'}"
+
+
+def passed_over(bucket: Bucket, gate: Gate) -> list[str]:
+    """Return which releases the gate would still let pass, once every publisher has come to its end."""
+    pointer = read_pointer(bucket, "champion")
+    champion = None if pointer is None else find_manifest(bucket, pointer.current.release)
+    return [f"{manifest.id} should be champion" for manifest in list_releases(bucket) if gate(manifest, champion)]
+
+
+def _named(pointer: Pointer | None) -> set[str]:
+    return {move.release for move in pointer.history} if pointer else set()

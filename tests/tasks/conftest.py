@@ -1,0 +1,85 @@
+"""What is published, for tests of what publishes, promotes and reloads; TensorFlow comes only with these tests.
+
+Each release is published once, and each test goes on from a copy: to reload one takes seconds.
+"""
+
+import shutil
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from infra.local.object_store import ObjectStore
+
+if TYPE_CHECKING:
+    from tests.fixtures.published import Published, Workspace
+
+RUNTIME = '{"seconds": 12.5, "devices": ["CPU:0"], "strategy": "MirroredStrategy"}'
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory, object_store: ObjectStore) -> "Published":
+    """A workspace whose release is published and champion, and its receipt; never written to."""
+    from tests.fixtures.published import RIGHT, Workspace  # noqa: PLC0415
+    from tests.fixtures.stages import write_stages  # noqa: PLC0415
+
+    root = tmp_path_factory.mktemp("published")
+    write_stages(root, right=RIGHT)
+    (root / "runtime").mkdir()
+    (root / "runtime/train.json").write_text(RUNTIME)
+    workspace = Workspace(root, f"tests/{uuid.uuid4().hex}")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        _enter(monkeypatch, object_store, root)
+        return workspace, workspace.publish()
+
+
+@pytest.fixture(scope="session")
+def published_twice(
+    published: "Published", tmp_path_factory: pytest.TempPathFactory, object_store: ObjectStore
+) -> "Published":
+    """The same with a second release, which is better but was refused for the floor, and its receipt."""
+    from tests.fixtures.published import RIGHT  # noqa: PLC0415
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        workspace = _copy(monkeypatch, object_store, published[0], tmp_path_factory.mktemp("published_twice") / "copy")
+        workspace.retrain(right=RIGHT + 1)
+        return workspace, workspace.publish(minimum_top1=1.0)
+
+
+@pytest.fixture
+def workspace(
+    published: "Published", tmp_path: Path, object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> "Workspace":
+    """A copy of `published`, in a folder and under a prefix of its own."""
+    return _copy(monkeypatch, object_store, published[0], tmp_path / "workspace")
+
+
+@pytest.fixture
+def workspace_with_candidate(
+    published_twice: "Published", tmp_path: Path, object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> "Workspace":
+    """A copy of `published_twice`, in a folder and under a prefix of its own."""
+    return _copy(monkeypatch, object_store, published_twice[0], tmp_path / "workspace")
+
+
+@pytest.fixture
+def new_workspace(workspace: "Workspace") -> "Workspace":
+    """A copy of `published` with nothing in the bucket yet."""
+    return type(workspace)(workspace.root, f"tests/{uuid.uuid4().hex}")
+
+
+def _enter(monkeypatch: pytest.MonkeyPatch, object_store: ObjectStore, root: Path) -> None:
+    for name, value in object_store.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(root)
+
+
+def _copy(monkeypatch: pytest.MonkeyPatch, object_store: ObjectStore, original: "Workspace", root: Path) -> "Workspace":
+    shutil.copytree(original.root, root, ignore=shutil.ignore_patterns("release"))
+    _enter(monkeypatch, object_store, root)
+    copy = type(original)(root, f"tests/{uuid.uuid4().hex}")
+    for key in original.objects():
+        target = key.replace(original.prefix, copy.prefix)
+        copy.bucket.client.copy_object(Bucket="retrain", Key=target, CopySource={"Bucket": "retrain", "Key": key})
+    return copy
