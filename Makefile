@@ -15,7 +15,7 @@ run: environment ## data → trained, evaluated, published model; SET="train.rec
 	@set -f; $(PYTHON) -m flows.run --set $${SET:-}
 
 test: lint ## linter, formatter, types, then every test
-	@$(PYTHON) -m pytest
+	@$(PYTHON) -m pytest -n 2 --dist loadfile
 
 soak: environment ## storms over the release protocol: faults, kills, races; SEED=1 SECONDS=600
 	@$(PYTHON) -m tests.soak --seed $(or $(SEED),0) --seconds $(or $(SECONDS),600)

@@ -21,7 +21,7 @@ from tasks.storage.bucket import Bucket
 from tasks.storage.client import connect
 from tasks.storage.releases import publish_release
 
-ROUNDS = 11
+ROUNDS = 41
 MODEL_BYTES = 60_000_000
 LARGE_BYTES = 10 * MODEL_BYTES
 RELEASES = 1000

@@ -5,6 +5,7 @@ write whose answer was lost looks like a lost race when it is repeated, so whoev
 bytes are his own write.
 """
 
+import contextlib
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,16 +16,16 @@ from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError
 
 from tasks.errors import InputError
-from tasks.files import CHUNK, sha256_of
+from tasks.files import CHUNK, begin_sync, sha256_of
 from tasks.params import load_params
-from tasks.storage.checksums import Checksums, checksums_of
-from tasks.storage.client import MISSING, connect, error_code, storage_errors
+from tasks.storage.checksums import Checksums, base64_of, checksums_of
+from tasks.storage.client import ALTERED, MISSING, connect, error_code, storage_errors
 from tasks.storage.conditional_writes import LOST, PROBE, honours_conditions
 from tasks.storage.retries import BUSY, AlteredError, may_pass, retried
 from tasks.storage.signatures import TrustedKeys, configured_trust
 
-# Parts of 16 MiB, four at a time: 64 MiB of memory at most, whatever a file's size.
-TRANSFER = TransferConfig(multipart_threshold=16 << 20, multipart_chunksize=16 << 20, max_concurrency=4)
+# Files of 100 MiB and more go in parts of 16 MiB, four at a time: 64 MiB of memory at most, whatever a file's size.
+TRANSFER = TransferConfig(multipart_threshold=100 << 20, multipart_chunksize=16 << 20, max_concurrency=4)
 
 SMALL_OBJECT_LIMIT = 16 << 20  # bytes of a manifest or a pointer, which are read into memory
 
@@ -100,18 +101,22 @@ class Bucket:
     def upload(self, source: Path, key: str, sha256: str) -> None:
         """Upload a file, large ones in parts, and have the store prove that it holds these bytes.
 
-        The store checks every part's sha256 as it comes, and tells the object's afterwards; where it tells none, the
-        object is read back. So bytes that were altered on the way never get as far as a manifest.
+        The store compares the bytes that come with their sha256, or each part's with that of the part, and tells what
+        it holds; where it tells nothing, the object is read back. So bytes that were altered on the way never get as
+        far as a manifest.
 
         Raises:
             InputError: The store refused, or holds something else afterwards; or the file has another sha256.
         """
-        checksums = checksums_of(source, TRANSFER.multipart_chunksize)
-        if checksums.sha256 != sha256:
-            raise InputError(f"{source} was altered while it was published; publish again")
         with storage_errors(self.client, self.name, self._full(key)):
             try:
-                retried(lambda: self._upload(source, key, checksums))
+                if source.stat().st_size < TRANSFER.multipart_threshold:
+                    retried(lambda: self._upload(source, key, sha256))
+                else:
+                    checksums = checksums_of(source, TRANSFER.multipart_chunksize)
+                    if checksums.sha256 != sha256:
+                        raise _altered_meanwhile(source)
+                    retried(lambda: self._upload_in_parts(source, key, checksums))
             except AlteredError as error:
                 raise InputError(f"{self.uri(key)} is not what was uploaded to it; publish again") from error
 
@@ -185,7 +190,22 @@ class Bucket:
         if present is None or present.body != body:
             raise ConflictError(key)
 
-    def _upload(self, source: Path, key: str, checksums: Checksums) -> None:
+    def _upload(self, source: Path, key: str, sha256: str) -> None:
+        place, checksum = {"Bucket": self.name, "Key": self._full(key)}, base64_of(bytes.fromhex(sha256))
+        try:
+            with source.open("rb") as stream:
+                answer = self.client.put_object(
+                    **place, Body=stream, ChecksumSHA256=checksum, Metadata={"sha256": sha256}
+                )
+        except ClientError as error:
+            if error_code(error) in ALTERED and sha256_of(source) != sha256:
+                raise _altered_meanwhile(source) from error
+            raise
+        known = Checksums(source.stat().st_size, sha256, frozenset({checksum}))
+        if answer.get("ChecksumSHA256") != checksum and not self._holds(key, known):
+            raise AlteredError(key)
+
+    def _upload_in_parts(self, source: Path, key: str, checksums: Checksums) -> None:
         extra = {"Metadata": {"sha256": checksums.sha256}, "ChecksumAlgorithm": "SHA256"}
         try:
             self.client.upload_file(str(source), self.name, self._full(key), ExtraArgs=extra, Config=TRANSFER)
@@ -217,16 +237,34 @@ class Bucket:
 
     def _download(self, key: str, target: Path, size: int, sha256: str, seen: set[str]) -> None:
         """Download once; wrong bytes are fetched again, unless they were `seen` before: then it was no accident."""
-        found = self.client.head_object(Bucket=self.name, Key=self._full(key))["ContentLength"]
-        if found != size:
-            raise InputError(f"{self.uri(key)} has {found} bytes instead of the {size} of its manifest")
-        self.client.download_file(self.name, self._full(key), str(target), Config=TRANSFER)
-        digest = sha256_of(target)
+        fetch = self._fetch if size < TRANSFER.multipart_threshold else self._fetch_in_parts
+        digest = fetch(key, target, size)
         if digest in seen:
             raise InputError(f"{self.uri(key)} was altered: its sha256 is not the one of its manifest")
         if digest != sha256:
             seen.add(digest)
             raise AlteredError(key)
+
+    def _fetch(self, key: str, target: Path, size: int) -> str:
+        """Download in one piece and return its sha256."""
+        answer, digest = self.client.get_object(Bucket=self.name, Key=self._full(key)), hashlib.sha256()
+        with contextlib.closing(answer["Body"]) as body, target.open("wb") as stream:
+            self._check_size(key, answer, size)
+            for chunk in body.iter_chunks(CHUNK):
+                digest.update(chunk)
+                stream.write(chunk)
+                begin_sync(stream, len(chunk))
+        return digest.hexdigest()
+
+    def _fetch_in_parts(self, key: str, target: Path, size: int) -> str:
+        self._check_size(key, self.client.head_object(Bucket=self.name, Key=self._full(key)), size)
+        self.client.download_file(self.name, self._full(key), str(target), Config=TRANSFER)
+        return sha256_of(target)
+
+    def _check_size(self, key: str, answer: dict[str, Any], size: int) -> None:
+        found = answer["ContentLength"]
+        if found != size:
+            raise InputError(f"{self.uri(key)} has {found} bytes instead of the {size} of its manifest")
 
     def _full(self, key: str) -> str:
         return f"{self.prefix}/{key}"
@@ -258,3 +296,7 @@ def configured_place(name: str | None = None, prefix: str | None = None) -> tupl
 def sha256_of_bytes(data: bytes) -> str:
     """Return the sha256 in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
+
+
+def _altered_meanwhile(source: Path) -> InputError:
+    return InputError(f"{source} was altered while it was published; publish again")

@@ -40,9 +40,10 @@ def checksums_of(path: Path, part_bytes: int) -> Checksums:
                 part = hashlib.sha256()
     if size % part_bytes:
         digests.append(part.digest())
-    composite = f"{_base64(hashlib.sha256(b''.join(digests)).digest())}-{len(digests)}"
-    return Checksums(size, whole.hexdigest(), frozenset({_base64(whole.digest()), composite}))
+    composite = f"{base64_of(hashlib.sha256(b''.join(digests)).digest())}-{len(digests)}"
+    return Checksums(size, whole.hexdigest(), frozenset({base64_of(whole.digest()), composite}))
 
 
-def _base64(digest: bytes) -> str:
+def base64_of(digest: bytes) -> str:
+    """Return a checksum as S3 writes it."""
     return base64.b64encode(digest).decode()

@@ -2,7 +2,9 @@
 
 import random
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from boto3.s3.transfer import TransferConfig
@@ -63,6 +65,13 @@ def test_whatever_befalls_a_request_the_bytes_arrive(
     faulty_s3.fail(fault, "GET", "large")
     bucket.download("large", tmp_path / "copy", size=large_file.stat().st_size, sha256=digest)
     assert sha256_of(tmp_path / "copy") == digest
+    (tmp_path / "file").write_bytes(b"file" * 100)
+    digest = sha256_of(tmp_path / "file")
+    faulty_s3.fail(fault, "PUT", "file")
+    bucket.upload(tmp_path / "file", "file", digest)
+    faulty_s3.fail(fault, "GET", "file")
+    bucket.download("file", tmp_path / "copy", size=400, sha256=digest)
+    assert sha256_of(tmp_path / "copy") == digest
     bucket.write("small", b"first", replacing=None)
     faulty_s3.fail(fault, "GET", "small")
     first = bucket.read("small")
@@ -71,7 +80,7 @@ def test_whatever_befalls_a_request_the_bytes_arrive(
     faulty_s3.fail(fault, "PUT", "small")
     bucket.write("small", b"second", replacing=first)
     assert body_of(bucket, "small") == b"second"
-    assert faulty_s3.met == {kind: 5}
+    assert faulty_s3.met == {kind: 7}
 
 
 @pytest.mark.parametrize("kind", ["reset", "truncated"])
@@ -147,15 +156,18 @@ def test_an_upload_that_is_always_altered_never_becomes_a_release(
     assert not faulty_s3.sent("PUT", "manifest.json")
 
 
+@pytest.mark.parametrize("size", [1000, PART_BYTES + 1], ids=["in one piece", "in parts"])
 def test_a_store_that_tells_no_checksum_is_read_back(
-    bucket: Bucket, faulty_s3: FaultyS3, large_file: Path, monkeypatch: pytest.MonkeyPatch
+    bucket: Bucket, faulty_s3: FaultyS3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    head = bucket.client.head_object
-    monkeypatch.setattr(
-        bucket.client, "head_object", lambda **place: {**head(**place), "ChecksumSHA256": None}
-    )  # as a store without checksums answers
-    bucket.upload(large_file, "large", sha256_of(large_file))
-    assert len(faulty_s3.sent("GET", "large")) == 1
+    def without_checksum(operation: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+        return lambda **arguments: {**operation(**arguments), "ChecksumSHA256": None}
+
+    for name in ("head_object", "put_object"):  # as a store without checksums answers
+        monkeypatch.setattr(bucket.client, name, without_checksum(getattr(bucket.client, name)))
+    (tmp_path / "file").write_bytes(bytes(size))
+    bucket.upload(tmp_path / "file", "file", sha256_of(tmp_path / "file"))
+    assert len(faulty_s3.sent("GET", "file")) == 1
 
 
 def test_bytes_that_changed_in_the_store_are_never_taken_for_what_was_uploaded(
@@ -174,9 +186,12 @@ def test_bytes_that_changed_in_the_store_are_never_taken_for_what_was_uploaded(
         bucket.upload(large_file, "large", sha256_of(large_file))
 
 
-def test_a_file_that_changed_since_it_was_described_is_refused(bucket: Bucket, large_file: Path) -> None:
-    with pytest.raises(InputError, match=r"large was altered while it was published"):
-        bucket.upload(large_file, "large", "0" * 64)
+@pytest.mark.parametrize("size", [1000, PART_BYTES + 1], ids=["in one piece", "in parts"])
+def test_a_file_that_changed_since_it_was_described_is_refused(bucket: Bucket, tmp_path: Path, size: int) -> None:
+    (tmp_path / "file").write_bytes(bytes(size))
+    with pytest.raises(InputError, match=r"file was altered while it was published"):
+        bucket.upload(tmp_path / "file", "file", "0" * 64)
+    assert bucket.read("file") is None
 
 
 def test_a_body_that_ends_half_way_leaves_no_object(bucket: Bucket, faulty_s3: FaultyS3) -> None:
