@@ -64,14 +64,17 @@ def newest_history(folder: Path) -> list[dict[str, float]]:
 def section(fast: Curve, seed: list[float], seconds: float) -> str:
     """Return the table of targets."""
     rows = [f"| {100 * target:.0f} % | {_time(fast, target)} |" for target in TARGETS]
-    reached = f"{100 * max(seed):.2f} %" if seed else "not yet at the end of its first epoch"
+    reached = (
+        f"finishes {len(seed)} epochs and reaches {100 * max(seed):.2f} %"
+        if seed
+        else "does not finish its first epoch"
+    )
     return "\n".join(
         [
             "## Time to an accuracy",
             "",
             "Seconds of training until an epoch of `fast` ends at a top-1 on the validation images, seed 0. In the "
-            f"{seconds:,.0f} s that it takes in all, the notebook's recipe (`seed`) finishes {len(seed)} epochs and "
-            f"reaches {reached}.",
+            f"{seconds:,.0f} s that it takes in all, the notebook's recipe (`seed`) {reached}.",
             "",
             "| top-1 | `fast` |",
             "|---|---|",
