@@ -1,21 +1,19 @@
 """Publishing and pulling a large model against bare boto3 on the same server; listing many releases; memory."""
 
 import argparse
-import contextlib
 import json
-import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from benchmarks.sides.registry import describe, write_files
 from benchmarks.turns import spread, take_turns
-from infra.local.object_store import BUCKET, ObjectStore
+from benchmarks.workspace import object_store
+from infra.local.object_store import BUCKET
 from tasks.registry import COMMANDS
 from tasks.storage.bucket import Bucket
 from tasks.storage.client import connect
@@ -46,26 +44,10 @@ fetching, verifying and syncing to disk, which `download_file` does not. Median 
 
 {listing_sentence()}
 
-| peak memory above that before it, MB | {MODEL_BYTES / 1e6:.0f} MB model | {LARGE_BYTES / 1e6:.0f} MB model |
+| peak of memory above what was held before, MB | {MODEL_BYTES / 1e6:.0f} MB model | {LARGE_BYTES / 1e6:.0f} MB model |
 |---|---|---|
 {memory_row("publish")}
 {memory_row("pull")}"""
-
-
-@contextlib.contextmanager
-def object_store() -> Iterator[None]:
-    """Run an object store for a while, and have every program started here use it."""
-    with tempfile.TemporaryDirectory() as folder:
-        store = ObjectStore(Path(folder))
-        store.start()
-        before = dict(os.environ)
-        os.environ.update(store.environment)
-        try:
-            yield
-        finally:
-            os.environ.clear()
-            os.environ.update(before)
-            store.stop()
 
 
 def transfer_row(ours: str, bare: str) -> str:

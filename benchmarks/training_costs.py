@@ -7,6 +7,7 @@ from typing import Any
 
 from benchmarks.training_speed import CASES, Case
 from benchmarks.turns import Round, rates, ratio, spread, take_turns
+from benchmarks.workspace import object_store
 
 ROUNDS = 9
 SAVE_SECONDS = 60  # train.checkpoint_every_seconds of params.yaml
@@ -35,7 +36,8 @@ def checkpoint_row(case: Case) -> str:
     """Measure the three parts of a save in turns."""
     parts = ("copy", "write", "upload")
     sides = {part: ("checkpoint", {**case.facts(), "steps": 1, "part": part}, sys.executable) for part in parts}
-    measured = take_turns(sides, ROUNDS)
+    with object_store():
+        measured = take_turns(sides, ROUNDS)
     seconds = {part: [each.seconds for each in measured[part]] for part in ("copy", "write")}
     share = sum(statistics.median(values) for values in seconds.values()) / SAVE_SECONDS
     upload = [each.processor_seconds for each in measured["upload"]]

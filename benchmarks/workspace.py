@@ -1,4 +1,4 @@
-"""A folder in which the real stages run: parameters of its own, this repository's data/split."""
+"""Where sides work: a folder with parameters of its own and this repository's data/split; an object store."""
 
 import contextlib
 import os
@@ -11,6 +11,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from infra.local.object_store import ObjectStore
 from tasks.errors import InputError
 from tasks.params import PARAMS_FILE
 
@@ -56,3 +57,19 @@ def run(command: list[str], folder: Path) -> str:
     if done.returncode:
         raise InputError(f"{' '.join(command)} failed: {done.stderr.strip()[-500:]}")
     return done.stdout
+
+
+@contextlib.contextmanager
+def object_store() -> Iterator[None]:
+    """Run an object store for a while, and have every program started here use it."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = ObjectStore(Path(folder))
+        store.start()
+        before = dict(os.environ)
+        os.environ.update(store.environment)
+        try:
+            yield
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+            store.stop()

@@ -1,14 +1,17 @@
-"""A save's parts: the copy of the state that stops the steps, the write and the upload that run beside them."""
+"""A save's parts: the copy of the state that stops the steps, the write and the upload that run beside them.
 
-import atexit
+The object store is that of the AWS_* variables.
+"""
+
 import tempfile
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from benchmarks.sides.ours import build_trainer
 from benchmarks.sides.serve import serve
-from infra.local.object_store import ObjectStore
+from infra.local.object_store import BUCKET
 from tasks.storage.checkpoints import RemoteCheckpoints
 from tasks.storage.client import connect
 from tasks.training.checkpoint import Checkpoint, CheckpointFolder
@@ -31,27 +34,16 @@ def make(case: dict[str, Any]) -> Callable[[], None]:
         return lambda: (copy(), None)[1]
     temporary, state = tempfile.TemporaryDirectory(), copy()
     folder = CheckpointFolder(Path(temporary.name), "0" * 64)
-
     if case["part"] == "upload":
-        return upload_of(folder.save(state), temporary)
+        saved, remote = folder.save(state), RemoteCheckpoints(f"s3://{BUCKET}/checkpoints", uuid.uuid4().hex, connect())
 
-    def write(_: object = temporary) -> None:  # which goes with this program
-        folder.save(state)
+    def write_or_upload(_: object = temporary) -> None:  # which goes with this program
+        if case["part"] == "write":
+            folder.save(state)
+        else:
+            remote.store(saved)
 
-    return write
-
-
-def upload_of(checkpoint: Path, temporary: tempfile.TemporaryDirectory[str]) -> Callable[[], None]:
-    """Return a round that stores a checkpoint in an object store of its own, which ends with this program."""
-    store = ObjectStore(Path(temporary.name) / "object_store")
-    store.start()
-    atexit.register(store.stop)
-    remote = RemoteCheckpoints(f"s3://{store.bucket}/checkpoints", "0" * 64, connect(store.environment))
-
-    def upload(_: object = temporary) -> None:  # which goes with this program
-        remote.store(checkpoint)
-
-    return upload
+    return write_or_upload
 
 
 if __name__ == "__main__":

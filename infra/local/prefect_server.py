@@ -1,9 +1,9 @@
 """A Prefect server with its UI on this machine, on loopback only, its database (SQLite) in one folder."""
 
+import json
 import os
 import sys
 import time
-import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from tasks.files import read_json, write_json
 DEFAULT_FOLDER = Path(".local")
 USUAL_PORT = 4200
 START_SECONDS = 120.0  # the first start creates the database
+START_ATTEMPTS = 3
 POLL_SECONDS = 0.2
 
 
@@ -73,34 +74,40 @@ class PrefectServer:
             if self.is_running():
                 return False
             self._process.stop()
-            last = [read_json(self._port)] if self._port.exists() else []
-            port = free_port(*last, USUAL_PORT)
-            write_json(self._port, port)
-            self._process.start(
-                [sys.executable, "-m", "prefect", "server", "start", "--host", LOOPBACK, "--port", str(port)],
-                clean_environment() | prefect_environment(self.folder),
-                self._home,
-            )
-            self._wait()
-            return True
+            port = read_json(self._port) if self._port.exists() else USUAL_PORT
+            for _ in range(START_ATTEMPTS):
+                self._launch(free_port(port, USUAL_PORT))
+                if self._wait_until_it_answers():
+                    return True
+                self._process.stop()  # another server may have taken the port between the choice and the start
+            raise InputError(f"the Prefect server did not start; {self.log} ends: {self._process.last_words()}")
 
     def stop(self) -> bool:
         """Stop the server; return whether it was running."""
         return self._process.stop()
 
-    def _wait(self) -> None:
+    def _launch(self, port: int) -> None:
+        write_json(self._port, port)
+        self._process.start(
+            [sys.executable, "-m", "prefect", "server", "start", "--host", LOOPBACK, "--port", str(port)],
+            clean_environment() | prefect_environment(self.folder),
+            self._home,
+        )
+
+    def _wait_until_it_answers(self) -> bool:
         deadline = time.monotonic() + START_SECONDS
-        while not self._answers():
-            if self._process.pid is None or time.monotonic() > deadline:
-                self._process.stop()
-                raise InputError(f"the Prefect server did not start; {self.log} ends: {self._process.last_words()}")
+        while self._process.pid is not None and time.monotonic() < deadline:
+            if self._answers():
+                return True
             time.sleep(POLL_SECONDS)
+        return False
 
     def _answers(self) -> bool:
+        """Return whether the server at the address is the one of our folder; another may be there."""
         try:
-            with urllib.request.urlopen(f"{self.url}/api/health", timeout=5) as answer:  # noqa: S310 - loopback HTTP
-                return bool(answer.status == 200)
-        except (urllib.error.URLError, TimeoutError, ConnectionError):
+            with urllib.request.urlopen(f"{self.url}/api/admin/settings", timeout=5) as answer:  # noqa: S310 - loopback
+                return bool(json.load(answer)["home"] == str(self._home))
+        except (OSError, ValueError, KeyError, TypeError):  # URLError and TimeoutError are OSErrors
             return False
 
 

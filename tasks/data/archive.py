@@ -193,6 +193,8 @@ def _zip_members(path: Path) -> Iterator[Member]:
             kind = stat.S_IFMT(entry.external_attr >> 16)
             if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
                 raise InputError(f"{path} has a member that is a link or a device: {name!r}")
+            if not 0 <= entry.header_offset < archive.start_dir:
+                raise zipfile.BadZipFile(f"{name!r} lies outside the archive")
             if entry.flag_bits & 1:
                 raise InputError(f"{path} has an encrypted member: {name!r}")
             yield Member(name, entry.is_dir(), entry.file_size, partial(archive.read, entry))

@@ -6,13 +6,16 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import boto3
 import pytest
 
+from infra.local.prefect_server import PrefectServer
 from infra.local.process import BackgroundProcess, free_port, is_free
 from infra.process_group import birth_of
 from tests.fixtures.dvc_project import REPOSITORY
@@ -60,6 +63,32 @@ def test_taken_port_is_not_chosen() -> None:
         assert not is_free(port)
         assert free_port(port) != port
     assert free_port(port) == port
+
+
+class AnotherServer(BaseHTTPRequestHandler):
+    """A Prefect server of another folder, as far as ours looks."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b'{"home": "/elsewhere"}')
+
+
+def test_a_port_that_another_prefect_server_takes_meanwhile_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), AnotherServer) as another:
+        threading.Thread(target=another.serve_forever, daemon=True).start()
+        ports = iter([another.server_port, free_port()])
+        monkeypatch.setattr("infra.local.prefect_server.free_port", lambda *_: next(ports))
+        server = PrefectServer(tmp_path)
+        assert server.start()
+        try:
+            assert server.is_running()
+            assert server.url != f"http://127.0.0.1:{another.server_port}"
+        finally:
+            server.stop()
+            another.shutdown()
 
 
 def infra_local(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from tasks.errors import InputError
 from tasks.storage.bucket import Bucket
 from tasks.storage.manifest import Manifest
-from tasks.storage.pointers import CHANNELS, Channel, Pointer, read_pointer
+from tasks.storage.pointers import CHANNELS, Pointer, read_pointer
 from tasks.storage.releases import find_manifest, list_releases, pull_release, verify_folder
 
 Gate = Callable[[Manifest, Manifest | None], str | None]
@@ -57,20 +57,28 @@ def _wrong_moves(bucket: Bucket, acknowledged: Set[str]) -> Iterator[str]:
 
 
 def _wrong_champion(bucket: Bucket, releases: dict[str, Manifest], gate: Gate) -> Iterator[str]:
-    """Each champion passed the gate against the one before, and no acknowledged candidate would pass it now."""
-    channel: Channel = "champion"
-    pointer = read_pointer(bucket, channel)
-    champions = [releases[move.release] for move in pointer.history if move.release in releases] if pointer else []
+    """Each champion passed the gate against the one before."""
+    champions = [release for release in _champions(bucket) if release.id in releases]
     for before, after in zip([None, *champions], champions, strict=False):
         if gate(after, before) is None:
             yield f"champion {after.id} does not pass the gate against {before.id if before else 'nothing'}"
 
 
 def passed_over(bucket: Bucket, gate: Gate) -> list[str]:
-    """Return which releases the gate would still let pass, once every publisher has come to its end."""
+    """Return which releases were never champion though no champion keeps them out, once every publisher has ended.
+
+    Where there is none, some order of the publications leads to this history: that of the champions, with every other
+    release right after one that keeps it out.
+    """
+    champions = _champions(bucket)
+    never = [release for release in list_releases(bucket) if release not in champions]
+    return [f"{release.id} should be champion" for release in never if all(gate(release, each) for each in champions)]
+
+
+def _champions(bucket: Bucket) -> list[Manifest]:
     pointer = read_pointer(bucket, "champion")
-    champion = None if pointer is None else find_manifest(bucket, pointer.current.release)
-    return [f"{manifest.id} should be champion" for manifest in list_releases(bucket) if gate(manifest, champion)]
+    found = [find_manifest(bucket, move.release) for move in pointer.history] if pointer else []
+    return [manifest for manifest in found if manifest is not None]
 
 
 def _named(pointer: Pointer | None) -> set[str]:

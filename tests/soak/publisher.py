@@ -18,6 +18,7 @@ from tasks.storage.manifest import Manifest
 from tasks.storage.pointers import move_pointer
 from tasks.storage.releases import publish_release
 from tests.fixtures.buckets import write_release
+from tests.soak.gate import passes
 
 PART_BYTES = 5 << 20  # the least that S3 takes
 PATIENCE_SECONDS = 2
@@ -59,7 +60,7 @@ class Publication:
 
     Attributes:
         name: Its id follows from it.
-        top1: Its accuracy; the better one of two is champion.
+        top1: Its accuracy, by which the gate decides.
         large: Whether a file of it goes up in parts.
     """
 
@@ -80,15 +81,8 @@ def publish(place: Place, publication: Publication, client: str) -> None:
     sys.stdout.flush()
 
 
-def is_better(release: Manifest, champion: Manifest | None) -> str | None:
-    """Be a gate: say why the release replaces the champion, or nothing."""
-    if champion is None:
-        return "there is no champion yet"
-    return f"{release.top1} is above {champion.top1}" if release.top1 > champion.top1 else None
-
-
 def _publish(bucket: Bucket, publication: Publication, folder: Path) -> None:
     release = publish_release(bucket, folder, publication.write(folder))
     now = datetime.now(UTC).isoformat(timespec="seconds")
     move_pointer(bucket, "candidate", release, now, lambda _: "published")
-    move_pointer(bucket, "champion", release, now, lambda champion: is_better(release, champion))
+    move_pointer(bucket, "champion", release, now, lambda champion: passes(release, champion))

@@ -22,12 +22,13 @@ from tests.fixtures.faults import Kill, Moment, SeededPlan
 from tests.fixtures.faulty_s3 import FaultyS3
 from tests.fixtures.killed_store import kill_store
 from tests.soak.audit import audit, passed_over
-from tests.soak.publisher import PATIENCE_SECONDS, Place, Publication, is_better, publish
+from tests.soak.gate import passes
+from tests.soak.publisher import PATIENCE_SECONDS, Place, Publication, publish
 from tests.soak.reader import read
 
 # Processes are forked from one that has imported all this and runs no threads.
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["tests.soak.publisher", "tests.soak.reader"])
+PROCESSES.set_forkserver_preload(["tests.soak.publisher", "tests.soak.reader", "scipy.stats"])
 
 PUBLISHED, REFUSED, KILLED = 0, 2, -9
 REQUESTS = 21  # of a publication without faults, about
@@ -129,7 +130,7 @@ class Storm:
                 reader.join(LONGEST_SECONDS)
             self._proxy.stop()
         self._collect(names, readers)
-        self._report.problems += passed_over(self._bucket, is_better)
+        self._report.problems += passed_over(self._bucket, passes)
         self._report.faults = self._proxy.met
         return self._report
 
@@ -150,7 +151,7 @@ class Storm:
             if attempt == ROUNDS - 1:
                 self._proxy.plan = SeededPlan(self._weather.seed, 0)
             waiting = self._publish(waiting, attempt)
-            self._report.problems += audit(self._bucket, self._acknowledged, is_better, self._folder / "copies")
+            self._report.problems += audit(self._bucket, self._acknowledged, passes, self._folder / "copies")
             if not waiting:
                 break
         for publication in waiting:

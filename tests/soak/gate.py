@@ -1,0 +1,24 @@
+"""The gate of a storm: the real rules, on answers that follow from a release's id: no process loads a model."""
+
+import numpy as np
+
+from tasks.params import PublishParams
+from tasks.storage.gate import Champion, Measurement, judge
+from tasks.storage.manifest import Manifest
+
+IMAGES = 1000
+CLASSES = tuple("abcdefghij")
+PARAMS = PublishParams(bucket="retrain", prefix="models")
+
+
+def passes(release: Manifest, champion: Manifest | None) -> str | None:
+    """Return what the rules say where they let the release take the champion's place, or nothing."""
+    opponent = None if champion is None else Champion(champion.id, answers_of(champion))
+    verdict = judge(answers_of(release), opponent, PARAMS)
+    return "; ".join(verdict.sentences) if verdict.passed else None
+
+
+def answers_of(release: Manifest) -> Measurement:
+    """Return how the release answers the test images: the same for everybody who asks."""
+    correct = np.random.default_rng(int(release.id, 16)).random(IMAGES) < release.top1
+    return Measurement(correct, np.arange(IMAGES, dtype=np.int32) % len(CLASSES), CLASSES, calibration_error=0.05)
