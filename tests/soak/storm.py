@@ -31,7 +31,7 @@ PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["tests.soak.publisher", "tests.soak.reader", "scipy.stats"])
 
 PUBLISHED, REFUSED, KILLED = 0, 2, -9
-REQUESTS = 21  # of a publication without faults, about
+REQUESTS = 16  # of a publication without faults, at least
 MOMENTS: tuple[Moment, ...] = ("before", "during", "after")
 ROUNDS = 4  # in which what was killed or refused is published again; in the last one the network is sound
 LONGEST_SECONDS = 400.0
