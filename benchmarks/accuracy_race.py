@@ -63,7 +63,7 @@ def train_airbench(python: str, seed: int) -> Finish:
 def section(sides: dict[str, list[Finish]]) -> str:
     """Return the table: means, and the spread over seeds."""
     rows = [
-        f"| {name} | {_percent([each.top1 for each in side])} | {_percent([each.top1_augmented for each in side])} | "
+        f"| {name} | {percent([each.top1 for each in side])} | {percent([each.top1_augmented for each in side])} | "
         f"{statistics.median(each.seconds for each in side):,.0f} s |"
         for name, side in sides.items()
     ]
@@ -84,5 +84,6 @@ def section(sides: dict[str, list[Finish]]) -> str:
     )
 
 
-def _percent(shares: list[float]) -> str:
+def percent(shares: list[float]) -> str:
+    """Return the mean and, in brackets, the smallest and the largest."""
     return f"{100 * statistics.mean(shares):.2f} % ({100 * min(shares):.2f}–{100 * max(shares):.2f})"

@@ -34,7 +34,22 @@ def fill(folder: Path, recipe: str, seed: int, changes: dict[str, Any]) -> None:
     (folder / SPLIT).parent.mkdir(parents=True, exist_ok=True)
     if not (folder / SPLIT).exists():
         (folder / SPLIT).symlink_to(SPLIT.resolve())
+    write_params(folder, recipe, seed, changes)
+
+
+def write_params(
+    folder: Path,
+    recipe: str,
+    seed: int,
+    changes: dict[str, Any],
+    *,
+    dataset: str = "cifar10",
+    split_seed: int = 0,
+) -> None:
+    """Put params.yaml into a folder, with a recipe, seeds and a data set, the recipe's parameters changed."""
     values = YAML(typ="safe").load(PARAMS_FILE.read_text(encoding="utf-8"))
+    values["download"].update(dataset=dataset)
+    values["split"].update(seed=split_seed)
     values["train"].update(recipe=recipe, seed=seed)
     values["recipes"][recipe].update(changes)
     with (folder / PARAMS_FILE).open("w", encoding="utf-8") as stream:
