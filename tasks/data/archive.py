@@ -197,4 +197,6 @@ def _zip_members(path: Path) -> Iterator[Member]:
                 raise zipfile.BadZipFile(f"{name!r} lies outside the archive")
             if entry.flag_bits & 1:
                 raise InputError(f"{path} has an encrypted member: {name!r}")
+            if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # lzma may ask for gigabytes
+                raise InputError(f"{path} has a member that is compressed by something else than deflate: {name!r}")
             yield Member(name, entry.is_dir(), entry.file_size, partial(archive.read, entry))

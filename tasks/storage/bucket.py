@@ -21,7 +21,7 @@ from tasks.params import load_params
 from tasks.storage.checksums import Checksums, base64_of, checksums_of
 from tasks.storage.client import ALTERED, MISSING, connect, error_code, storage_errors
 from tasks.storage.conditional_writes import LOST, PROBE, honours_conditions
-from tasks.storage.retries import BUSY, AlteredError, may_pass, retried
+from tasks.storage.retries import BUSY, AlteredError, retried
 from tasks.storage.signatures import TrustedKeys, configured_trust
 
 # Files of 100 MiB and more go in parts of 16 MiB, four at a time: 64 MiB of memory at most, whatever a file's size.
@@ -207,15 +207,9 @@ class Bucket:
 
     def _upload_in_parts(self, source: Path, key: str, checksums: Checksums) -> None:
         extra = {"Metadata": {"sha256": checksums.sha256}, "ChecksumAlgorithm": "SHA256"}
-        try:
-            self.client.upload_file(str(source), self.name, self._full(key), ExtraArgs=extra, Config=TRANSFER)
-        except Exception as error:
-            # The last of several requests may have been done, and its answer lost.
-            if not may_pass(error) or not self._holds(key, checksums):
-                raise
-        else:
-            if not self._holds(key, checksums):
-                raise AlteredError(key)
+        self.client.upload_file(str(source), self.name, self._full(key), ExtraArgs=extra, Config=TRANSFER)
+        if not self._holds(key, checksums):
+            raise AlteredError(key)
 
     def _holds(self, key: str, checksums: Checksums) -> bool:
         """Return whether the object has these bytes: as the store tells its checksum, or else by reading it back."""

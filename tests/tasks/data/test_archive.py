@@ -154,6 +154,14 @@ def test_member_named_twice_is_refused(tmp_path: Path) -> None:
         read_all(path)
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_member_compressed_by_something_else_than_deflate_is_refused(tmp_path: Path, method: int) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", method) as archive:
+        archive.writestr("cat/1.png", b"pixels")
+    with pytest.raises(InputError, match=r"compressed by something else than deflate: 'cat/1\.png'"):
+        read_all(tmp_path / "a.zip")
+
+
 def test_encrypted_member_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "a.zip")
     data = bytearray(path.read_bytes())

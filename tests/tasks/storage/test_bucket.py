@@ -65,10 +65,16 @@ def test_large_files_go_up_in_parts(bucket: Bucket, tmp_path: Path) -> None:
     assert tag.endswith('-7"')
 
 
-@pytest.mark.parametrize("size", [1, 2])
-def test_altered_bytes_are_refused(bucket: Bucket, tmp_path: Path, size: int) -> None:
+@pytest.mark.parametrize(
+    ("size", "reason"),
+    [
+        (1, "was altered: its sha256 is not the one of its manifest"),
+        (2, "has 1 bytes instead of the 2 of its manifest"),
+    ],
+)
+def test_altered_bytes_are_refused(bucket: Bucket, tmp_path: Path, size: int, reason: str) -> None:
     bucket.client.put_object(Bucket=bucket.name, Key=f"{bucket.prefix}/file", Body=b"x")
-    with pytest.raises(InputError, match=f"^s3://{bucket.name}/{bucket.prefix}/file "):
+    with pytest.raises(InputError, match=f"^s3://{bucket.name}/{bucket.prefix}/file {reason}$"):
         bucket.download("file", tmp_path / "target", size=size, sha256="0" * 64)
 
 
