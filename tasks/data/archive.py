@@ -7,6 +7,7 @@ import contextlib
 import gzip
 import io
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -25,7 +26,16 @@ EXPANSION_ALWAYS_ALLOWED = 1 << 30
 TAR_HEADER_BYTES_LIMIT = 1 << 20  # of a long name or extended attributes, which tarfile reads whole
 DRAIN_CHUNK = 1 << 20
 
-DAMAGE = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError, NotImplementedError)
+DAMAGE = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    gzip.BadGzipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    NotImplementedError,
+    UnicodeDecodeError,
+)
 
 
 @dataclass(frozen=True)

@@ -67,13 +67,16 @@ def list_uploads(bucket: Bucket, folder: str) -> list[Upload]:
     return _list(bucket, "list_multipart_uploads", folder, listed)
 
 
-def read_start(bucket: Bucket, key: str, count: int) -> bytes | None:
-    """Return an object's first `count` bytes, all of a shorter one; nothing where there is none."""
+def read_object(bucket: Bucket, key: str, consume: Callable[[Any], Item]) -> Item | None:
+    """Return what `consume` makes of an object's body, a stream to `read` from; nothing where there is no object.
+
+    It is called again where the connection breaks.
+    """
     place = {"Bucket": bucket.name, "Key": f"{bucket.prefix}/{key}"}
 
-    def read() -> bytes:
+    def read() -> Item:
         with contextlib.closing(bucket.client.get_object(**place)["Body"]) as body:
-            return bytes(body.read(count))
+            return consume(body)
 
     with storage_errors(bucket.client, bucket.name, place["Key"]):
         try:

@@ -31,7 +31,7 @@ from tasks.storage.manifest import (
     parse_manifest,
     tree_name,
 )
-from tasks.storage.objects import list_objects, read_start, store_time
+from tasks.storage.objects import list_objects, read_object, store_time
 from tasks.storage.signatures import SigningKey, TrustedKeys, signing_key
 
 FOLDER = "releases"
@@ -160,7 +160,7 @@ def read_release_file(bucket: Bucket, manifest: Manifest, entry: FileEntry) -> b
         InputError: The store refused.
     """
     key = file_key(manifest, entry)
-    body = read_start(bucket, key, entry.size + 1)
+    body: bytes | None = read_object(bucket, key, lambda stream: stream.read(entry.size + 1))
     if body is None:
         raise DamagedError(f"{bucket.uri(key)} is missing")
     if len(body) != entry.size or sha256_of_bytes(body) != entry.sha256:

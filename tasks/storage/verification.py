@@ -1,19 +1,16 @@
 """`registry verify`: read every byte of a release in the bucket, and say what is not as its manifest has it."""
 
-import contextlib
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-
-from botocore.exceptions import ClientError
+from typing import Any
 
 from tasks.files import CHUNK
 from tasks.storage.bucket import Bucket
-from tasks.storage.client import MISSING, error_code, storage_errors
 from tasks.storage.manifest import DamagedError, FileEntry, Manifest, is_release_id
+from tasks.storage.objects import read_object
 from tasks.storage.pointers import CHANNELS, read_pointer, resolve
 from tasks.storage.releases import FOLDER, file_key, find_manifest
-from tasks.storage.retries import retried
 
 
 @dataclass(frozen=True)
@@ -98,23 +95,15 @@ def _problem_of_file(bucket: Bucket, key: str, entry: FileEntry) -> str | None:
 
 def _size_and_sha256(bucket: Bucket, key: str, expected: int) -> tuple[int, str] | None:
     """Read an object, a piece at a time and not far beyond the expected size; nothing where there is none."""
-    place = {"Bucket": bucket.name, "Key": f"{bucket.prefix}/{key}"}
 
-    def read() -> tuple[int, str]:
+    def hashed(body: Any) -> tuple[int, str]:
         digest, size = hashlib.sha256(), 0
-        with contextlib.closing(bucket.client.get_object(**place)["Body"]) as body:
-            while size <= expected and (chunk := body.read(CHUNK)):
-                digest.update(chunk)
-                size += len(chunk)
+        while size <= expected and (chunk := body.read(CHUNK)):
+            digest.update(chunk)
+            size += len(chunk)
         return size, digest.hexdigest()
 
-    with storage_errors(bucket.client, bucket.name, place["Key"]):
-        try:
-            return retried(read)
-        except ClientError as error:
-            if error_code(error) in MISSING:
-                return None
-            raise
+    return read_object(bucket, key, hashed)
 
 
 def _problem_of_move(bucket: Bucket, release: str, sha256: str) -> str | None:

@@ -28,20 +28,6 @@ from tasks.storage.signatures import (
 STATEMENT = Statement("retrain release manifest 1", "s3://bucket/models", {"id": "0" * 16})
 
 
-@pytest.fixture
-def key_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A publisher's private key, which RETRAIN_SIGNING_KEY names."""
-    path = tmp_path / "keys/release.key"
-    generate_key(path)
-    monkeypatch.setenv(SIGNING_KEY, str(path))
-    return path
-
-
-@pytest.fixture
-def key(key_file: Path) -> SigningKey:
-    return read_signing_key(key_file)
-
-
 def test_a_signature_is_believed_for_what_was_signed_and_nothing_else(key: SigningKey, tmp_path: Path) -> None:
     signature = key.sign(STATEMENT)
     key.trusted.check(signature, STATEMENT, "it")

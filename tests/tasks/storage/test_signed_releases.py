@@ -26,27 +26,12 @@ from tasks.storage.signatures import (
     SIGNING_KEY,
     SigningKey,
     UntrustedError,
-    read_signing_key,
     read_trusted_keys,
 )
 from tests.fixtures.buckets import new_bucket, write_release
 
 NOW = "2024-01-02T03:04:05+00:00"
 CHAMPION = "channels/champion.json"
-
-
-@pytest.fixture
-def key_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A publisher's private key, which RETRAIN_SIGNING_KEY names."""
-    path = tmp_path / "keys/release.key"
-    generate_key(path)
-    monkeypatch.setenv(SIGNING_KEY, str(path))
-    return path
-
-
-@pytest.fixture
-def key(key_file: Path) -> SigningKey:
-    return read_signing_key(key_file)
 
 
 @pytest.fixture
