@@ -111,6 +111,8 @@ def _damage_named(path: Path, place: str) -> Iterator[None]:
 
 def _checked_name(path: Path, name: str) -> str:
     """Return a member's path in its plain form, or refuse it."""
+    if not name:
+        raise InputError(f"{path} has a member without a name")
     try:
         name.encode()
     except UnicodeEncodeError as error:

@@ -145,6 +145,13 @@ def test_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
         read_all(path)
 
 
+def test_member_without_a_name_is_refused(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        tar.addfile(tarfile.TarInfo(""))
+    with pytest.raises(InputError, match="a member without a name"):
+        read_all(tmp_path / "a.tar")
+
+
 def test_member_named_twice_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.tar"
     with tarfile.open(path, "w") as tar:
