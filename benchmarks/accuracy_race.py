@@ -54,8 +54,8 @@ def train_ours(recipe: str, seed: int) -> Finish:
 
 
 def train_airbench(python: str, seed: int) -> Finish:
-    """Run benchmarks.sides.airbench94."""
-    output = run([python, "-m", "benchmarks.sides.airbench94", str(SPLIT.resolve()), str(seed)], ROOT)
+    """Run airbench94 by benchmarks.sides.airbench."""
+    output = run([python, "-m", "benchmarks.sides.airbench", "airbench94", str(SPLIT.resolve()), str(seed)], ROOT)
     answer: dict[str, Any] = json.loads(output.splitlines()[-1])
     return Finish(**answer)
 

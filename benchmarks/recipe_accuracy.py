@@ -42,7 +42,7 @@ def measure() -> str:
 
 def finish(recipe: str, changes: dict[str, Any]) -> Answers:
     """Train a recipe, or go on with it, in a folder of its own; return what its network answers on each split."""
-    folder = FOLDER / "-".join([recipe, *(f"{name}-{value}" for name, value in changes.items())])
+    folder = folder_of(recipe, changes)
     fill(folder, recipe, 0, changes)
     trained_with = {"recipe": _recipe(folder, recipe), "split": read_json(SPLIT / "split.json")["content_sha256"]}
     known = read_json(folder / ANSWERS) if (folder / ANSWERS).exists() else {}
@@ -54,6 +54,11 @@ def finish(recipe: str, changes: dict[str, Any]) -> Answers:
     answers: Answers = known["answers"]
     print(f"{folder.name}: {answers}", flush=True)
     return answers
+
+
+def folder_of(recipe: str, changes: dict[str, Any]) -> Path:
+    """Return where a recipe with these changes is trained."""
+    return FOLDER / "-".join([recipe, *(f"{name}-{value}" for name, value in changes.items())])
 
 
 def _recipe(folder: Path, recipe: str) -> Any:

@@ -1,15 +1,19 @@
-"""airbench94 (arXiv 2404.00498) in PyTorch, trained to its end: what `fast` has to beat.
+"""airbench94 and airbench95 (arXiv 2404.00498) in PyTorch, trained to their end: what `fast` and `best` have to beat.
 
-`python -m benchmarks.sides.airbench94 SPLIT_FOLDER SEED` trains on the split's training images, answers for its test
-images, and prints one line of JSON: `seconds` of training, `top1`, and `top1_augmented` over six views. On a processor,
-in bfloat16 autocast. Like every side in PyTorch it imports nothing of this project but benchmarks.sides.
+`python -m benchmarks.sides.airbench VARIANT SPLIT_FOLDER SEED` trains on the split's training images, answers for its
+test images, and prints one line of JSON: `seconds` of training, `top1`, and `top1_augmented` over six views; with
+`--curve` also `validation_top1` after every epoch. On a processor, in bfloat16 autocast. Like every side in PyTorch it
+imports nothing of this project but benchmarks.sides.
 """
 
+import argparse
 import json
 import math
-import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,18 +22,47 @@ from torch.nn import functional
 
 from benchmarks.sides.torch_loop import Airbench
 
-EPOCHS, BATCH, MOMENTUM = 9.9, 1024, 0.85
-PEAK, L2, BETA_FACTOR, SMOOTHING = 1.5, 1.33e-3, 64.0, 0.2
+BATCH, MOMENTUM, SMOOTHING = 1024, 0.85, 0.2
 WARMUP, START, END = 0.23, 0.2, 0.07
 LOOKAHEAD_EVERY, LOOKAHEAD_DECAY = 5, 0.95**5
 WHITENING_IMAGES, WHITENING_EPSILON, BIAS_EPOCHS = 5000, 5e-4, 3
 CROP = 2
-MODEL = {
-    "whitening": {"bias_epochs": BIAS_EPOCHS},
-    "activation": "gelu",
-    "widths": [64, 256, 256],
-    "batch_norm_momentum": 0.6,
-    "logit_scale": 1 / 9,
+Seen = Callable[[nn.Module], None]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What the variants differ in.
+
+    Attributes:
+        epochs: Passes over the training images.
+        widths: Filters of the three groups.
+        peak: Highest learning rate, of the mean loss.
+        l2: Weight decay.
+        beta_factor: Rate of batch norm's betas, as a multiple of the others'.
+    """
+
+    epochs: float
+    widths: tuple[int, int, int]
+    peak: float
+    l2: float
+    beta_factor: float
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """The network, as Airbench takes it."""
+        return {
+            "whitening": {"bias_epochs": BIAS_EPOCHS},
+            "activation": "gelu",
+            "widths": list(self.widths),
+            "batch_norm_momentum": 0.6,
+            "logit_scale": 1 / 9,
+        }
+
+
+VARIANTS = {
+    "airbench94": Variant(9.9, (64, 256, 256), 1.5, 1.33e-3, 64.0),
+    "airbench95": Variant(15, (128, 384, 384), 1.304, 1.53e-3, 83.5),
 }
 
 
@@ -40,9 +73,9 @@ def load(folder: Path, split: str) -> tuple[torch.Tensor, torch.Tensor]:
     return images.float().div_(255).contiguous(memory_format=torch.channels_last), labels
 
 
-def initial_network(images: torch.Tensor) -> nn.Module:
+def initial_network(images: torch.Tensor, variant: Variant) -> nn.Module:
     """Return the network with identity-like convolutions and a whitening one for normalized `images`."""
-    network = Airbench(MODEL)
+    network = Airbench(variant.model)
     convolutions = [layer for layer in network.base if isinstance(layer, nn.Conv2d)]
     for convolution in convolutions[1:]:
         nn.init.dirac_(convolution.weight.data[: convolution.in_channels])
@@ -62,14 +95,14 @@ def rate(step: int, steps: int) -> float:
     return 1 + (END - 1) * (step - warmup) / (steps - warmup)
 
 
-def build_optimizer(network: nn.Module) -> torch.optim.Optimizer:
+def build_optimizer(network: nn.Module, variant: Variant) -> torch.optim.Optimizer:
     """Return Nesterov SGD with a rate of its own for batch norm's betas."""
     betas = [layer.bias for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
     apart = {id(beta) for beta in betas}
     others = [weight for weight in network.parameters() if weight.requires_grad and id(weight) not in apart]
     groups = [
-        {"params": betas, "lr": PEAK * BETA_FACTOR, "weight_decay": L2 / BETA_FACTOR},
-        {"params": others, "lr": PEAK, "weight_decay": L2},
+        {"params": betas, "lr": variant.peak * variant.beta_factor, "weight_decay": variant.l2 / variant.beta_factor},
+        {"params": others, "lr": variant.peak, "weight_decay": variant.l2},
     ]
     return torch.optim.SGD(groups, momentum=MOMENTUM, nesterov=True, fused=True)
 
@@ -86,18 +119,18 @@ def epoch_of(images: torch.Tensor, epoch: int) -> torch.Tensor:
     return cropped.flip(-1) if epoch % 2 else cropped
 
 
-def train(images: torch.Tensor, labels: torch.Tensor) -> nn.Module:
+def train(images: torch.Tensor, labels: torch.Tensor, variant: Variant, after_epoch: Seen) -> nn.Module:
     """Train on normalized images (N, 3, H, W)."""
-    network = initial_network(images)
-    optimizer, loss_of = build_optimizer(network), nn.CrossEntropyLoss(label_smoothing=SMOOTHING)
+    network = initial_network(images, variant)
+    optimizer, loss_of = build_optimizer(network, variant), nn.CrossEntropyLoss(label_smoothing=SMOOTHING)
     per_epoch = len(images) // BATCH
-    steps, step = math.ceil(per_epoch * EPOCHS), 0
+    steps, step = math.ceil(per_epoch * variant.epochs), 0
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, steps))
     slow = {name: value.clone() for name, value in network.state_dict().items() if value.is_floating_point()}
     mirrored = (torch.rand(len(images)) < 0.5).reshape(-1, 1, 1, 1)
     padded = functional.pad(torch.where(mirrored, images.flip(-1), images), (CROP,) * 4, mode="reflect")
     network.train()
-    for epoch in range(math.ceil(EPOCHS)):
+    for epoch in range(math.ceil(variant.epochs)):
         network.base[0].bias.requires_grad = epoch < BIAS_EPOCHS
         seen, order = epoch_of(padded, epoch), torch.randperm(len(images))
         for position in range(min(per_epoch, steps - step)):
@@ -112,6 +145,7 @@ def train(images: torch.Tensor, labels: torch.Tensor) -> nn.Module:
             step += 1
             if step % LOOKAHEAD_EVERY == 0:
                 pull(network, slow, LOOKAHEAD_DECAY * (step / steps) ** 3)
+        after_epoch(network)
     pull(network, slow, 1.0)
     return network
 
@@ -144,21 +178,38 @@ def answer(network: nn.Module, images: torch.Tensor, augmented: bool) -> torch.T
     return torch.cat([(six if augmented else view)(batch) for batch in images.split(2000)])
 
 
+def share(network: nn.Module, images: torch.Tensor, labels: torch.Tensor, augmented: bool = False) -> float:
+    """Return top-1 on normalized images."""
+    return (answer(network, images, augmented).argmax(1) == labels).float().mean().item()
+
+
 def main() -> None:
     """Train and answer; print the result."""
-    folder, seed = Path(sys.argv[1]), int(sys.argv[2])
-    torch.manual_seed(seed)
-    images, labels = load(folder, "train")
-    tests, right = load(folder, "test")
-    mean, deviation = (statistic(images, (0, 2, 3)).reshape(1, 3, 1, 1) for statistic in (torch.mean, torch.std))
-    images, tests = (images - mean) / deviation, (tests - mean) / deviation
-    start = time.perf_counter()
-    network = train(images, labels)
-    seconds = time.perf_counter() - start
-    top1, augmented = (
-        (answer(network, tests, views).argmax(1) == right).float().mean().item() for views in (False, True)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.sides.airbench")
+    parser.add_argument("variant", choices=VARIANTS)
+    parser.add_argument("split", type=Path)
+    parser.add_argument("seed", type=int)
+    parser.add_argument("--curve", action="store_true", help="top-1 on the validation images after every epoch")
+    arguments = parser.parse_args()
+    torch.manual_seed(arguments.seed)
+    splits = {split: load(arguments.split, split) for split in ("train", "validation", "test")}
+    mean, deviation = (
+        statistic(splits["train"][0], (0, 2, 3)).reshape(1, 3, 1, 1) for statistic in (torch.mean, torch.std)
     )
-    print(json.dumps({"seconds": seconds, "top1": top1, "top1_augmented": augmented}))
+    normalized = {split: ((images - mean) / deviation, labels) for split, (images, labels) in splits.items()}
+    curve: list[float] = []
+
+    def after_epoch(network: nn.Module) -> None:
+        if arguments.curve:
+            curve.append(share(network, *normalized["validation"]))
+            network.train()
+
+    start = time.perf_counter()
+    network = train(*normalized["train"], VARIANTS[arguments.variant], after_epoch)
+    seconds = time.perf_counter() - start
+    top1, augmented = (share(network, *normalized["test"], augmented=views) for views in (False, True))
+    found = {"seconds": seconds, "top1": top1, "top1_augmented": augmented}
+    print(json.dumps({**found, "validation_top1": curve} if arguments.curve else found))
 
 
 if __name__ == "__main__":
