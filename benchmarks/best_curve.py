@@ -58,7 +58,7 @@ def section(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
         [
             f"## `{RECIPE}` on the schedule of {REFERENCE}",
             "",
-            "Top-1 in per cent, seed 0: on the validation images after every epoch, then on the test images in one view",
+            "Top-1 in per cent, seed 0: on the validation images after every epoch, then on the test images, one view",
             f"and in six. What was not run: `{RECIPE}` to its end, and either on a GPU.",
             "",
             f"| | {' | '.join(map(str, epochs))} | test | six views |",
