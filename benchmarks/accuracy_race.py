@@ -8,9 +8,8 @@ import statistics
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.turns import NO_TORCH, torch_python
+from benchmarks.turns import required_torch_python
 from benchmarks.workspace import ROOT, SPLIT, prepared, run, stage
-from tasks.errors import InputError
 from tasks.files import read_json
 
 SEEDS = (0, 1, 2)
@@ -31,9 +30,7 @@ def measure() -> str:
     Raises:
         InputError: data/split is not there; or torch is not.
     """
-    python = torch_python()
-    if python is None:
-        raise InputError(NO_TORCH)
+    python = required_torch_python()
     sides: dict[str, list[Finish]] = {"`fast`, ours": [], "airbench94, PyTorch": []}
     for seed in SEEDS:
         finishes = (train_ours("fast", seed), train_airbench(python, seed))

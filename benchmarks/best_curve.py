@@ -9,9 +9,8 @@ import json
 from typing import Any
 
 from benchmarks.recipe_accuracy import ANSWERS, FOLDER, finish, folder_of
-from benchmarks.turns import NO_TORCH, torch_python
+from benchmarks.turns import required_torch_python
 from benchmarks.workspace import ROOT, SPLIT, run
-from tasks.errors import InputError
 from tasks.files import read_json, write_json
 
 RECIPE, EPOCHS = "best", 15
@@ -24,9 +23,7 @@ def measure() -> str:
     Raises:
         InputError: data/split is not there; or torch is not.
     """
-    python = torch_python()
-    if python is None:
-        raise InputError(NO_TORCH)
+    python = required_torch_python()
     changes = {"epochs": EPOCHS}
     test = finish(RECIPE, changes)["test"]
     curve = read_json(folder_of(RECIPE, changes) / "model" / "history.json")["columns"]["validation_top1"]

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
+from tasks.errors import InputError
+
 TORCH_PYTHON = "BENCHMARK_TORCH_PYTHON"
 NO_TORCH = "not measured: torch is not installed"
 
@@ -82,6 +84,14 @@ class Side:
 def torch_python() -> str | None:
     """Return the interpreter that has torch: this one, or BENCHMARK_TORCH_PYTHON, or None."""
     return sys.executable if importlib.util.find_spec("torch") else os.environ.get(TORCH_PYTHON)
+
+
+def required_torch_python() -> str:
+    """Return the interpreter that has torch; raises InputError where there is none."""
+    python = torch_python()
+    if python is None:
+        raise InputError(f"this part needs torch: install it, or name a Python that has it in {TORCH_PYTHON}")
+    return python
 
 
 def take_turns(sides: dict[str, tuple[str, dict[str, Any], str]], rounds: int) -> dict[str, list[Round]]:
