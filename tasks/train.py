@@ -23,8 +23,9 @@ from tasks.files import replaced_folder
 from tasks.models.build import build_model, whiten
 from tasks.models.files import save_model
 from tasks.models.whitening import PixelStatistics, pixel_statistics
-from tasks.params import Recipe, TrainParams, load_params
+from tasks.params import TrainParams, load_params
 from tasks.progress import Progress
+from tasks.recipe import Recipe
 from tasks.reporting.architecture import draw_architecture, write_summary
 from tasks.storage.checkpoints import Mirror, RemoteCheckpoints
 from tasks.training.checkpoint import CheckpointFolder, fingerprint

@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks.sides.arrays import random_samples
 from benchmarks.sides.serve import serve
-from tasks.params import Recipe
+from tasks.recipe import Recipe
 from tasks.training.augment import Draws, gather_augmented
 from tasks.training.distribute import build_strategy
 from tasks.training.feed import Samples, build_feed, draw_epoch

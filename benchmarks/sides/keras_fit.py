@@ -17,7 +17,7 @@ from benchmarks.sides.serve import serve
 from tasks.models.build import build_model, logits_of
 from tasks.models.layers import BatchNormalization, WhiteningConvolution
 from tasks.models.whitening import PixelStatistics, pixel_statistics
-from tasks.params import ModelParams, Recipe
+from tasks.recipe import ModelParams, Recipe
 from tasks.training.precision import POLICIES, resolve_precision
 
 

@@ -11,7 +11,7 @@ from tasks.models.convolution import Convolution
 from tasks.models.gelu import gelu
 from tasks.models.layers import BatchNormalization, PartialIdentity, WhiteningConvolution
 from tasks.models.weights_file import stored_shapes
-from tasks.params import ModelParams
+from tasks.recipe import ModelParams
 
 # Convolutions and filters of a block.
 VGG16_BLOCKS = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))

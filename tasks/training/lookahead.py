@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from tasks.params import LookaheadParams
+from tasks.recipe import LookaheadParams
 
 
 class Lookahead:

@@ -9,7 +9,8 @@ import tensorflow as tf
 from dvclive import Live
 
 from tasks.files import sha256_of, write_json
-from tasks.params import Recipe, TrainParams
+from tasks.params import TrainParams
+from tasks.recipe import Recipe
 from tasks.runtime import write_runtime
 from tasks.training.trainer import Result
 

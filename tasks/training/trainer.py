@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tasks.errors import InputError, ResumableError
-from tasks.params import Recipe
+from tasks.recipe import Recipe
 from tasks.training.checkpoint import Checkpoint, History
 from tasks.training.cluster import Agreement, Cluster
 from tasks.training.feed import DEFAULT_MEMORY, Epoch, Feed, Samples, Window, batches, build_feed, draw_epoch

@@ -10,7 +10,8 @@ from tasks.models.build import build_model
 from tasks.models.configuration import weight_shapes
 from tasks.models.inspection import inspect_archive
 from tasks.models.whitening import PixelStatistics
-from tasks.params import ModelParams, load_params
+from tasks.params import load_params
+from tasks.recipe import ModelParams
 from tests.fixtures.model_archives import CONFIG, Config, layer_named, refusal, with_config, write_members
 
 HUGE = 10**12
