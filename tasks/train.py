@@ -27,7 +27,8 @@ from tasks.params import TrainParams, load_params
 from tasks.progress import Progress
 from tasks.recipe import Recipe
 from tasks.reporting.architecture import draw_architecture, write_summary
-from tasks.storage.checkpoints import Mirror, RemoteCheckpoints
+from tasks.storage.checkpoints import RemoteCheckpoints
+from tasks.storage.mirror import Mirror
 from tasks.training.checkpoint import CheckpointFolder, fingerprint
 from tasks.training.cluster import Agreement, Cluster, read_cluster
 from tasks.training.distribute import build_strategy

@@ -1,12 +1,10 @@
 """Checkpoints in a bucket, so that a new machine with an empty disk goes on where the lost one stopped.
 
-RemoteCheckpoints is the folder of one run in the bucket; Mirror keeps it up to date from a thread beside the training.
-Training owes nothing to either: a bucket that refuses, hangs or vanishes costs a warning, never a step.
+RemoteCheckpoints is the folder of one run in the bucket; tasks/storage/mirror.py keeps it up to date during training.
 """
 
 import contextlib
 import re
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,7 +25,6 @@ NAME = re.compile(r"step-(?P<step>\d{8,})-(?P<sha256>[0-9a-f]{64})\.npz")
 # One part is in memory at a time, from a file that stays open. boto3's own transfers open it anew for every part, which
 # loses the race against the local pruning on a slow line, and use threads that the end of the process waits for.
 PART_BYTES = 8 << 20
-CLOSE_SECONDS = 5.0
 
 DOWNLOAD = TransferConfig(multipart_threshold=PART_BYTES, multipart_chunksize=PART_BYTES, max_concurrency=4)
 
@@ -222,95 +219,6 @@ class RemoteCheckpoints:
             pages = self._client.get_paginator("list_multipart_uploads").paginate(Bucket=self.bucket, Prefix=start)
             for entry in (entry for page in pages for entry in page.get("Uploads", ())):
                 self._client.abort_multipart_upload(Bucket=self.bucket, Key=entry["Key"], UploadId=entry["UploadId"])
-
-
-class Mirror:
-    """Uploads in one background thread; only the newest offered is uploaded when it falls behind.
-
-    Args:
-        remote: Where to.
-        warn: Gets one sentence when an outage begins and one when it is over, from the background thread.
-    """
-
-    def __init__(self, remote: RemoteCheckpoints, warn: Callable[[str], None]) -> None:
-        self._remote, self._warn = remote, warn
-        self._changed = threading.Condition()
-        self._offered: Path | None = None
-        self._waiting: Path | None = None  # offered, and not yet taken up by the thread
-        self._stored: Path | None = None
-        self._busy = False
-        self._closed = False
-        self._failing = False
-        # A daemon: a bucket that hangs must not keep the process from ending.
-        self._thread = threading.Thread(target=self._run, name="checkpoint-mirror", daemon=True)
-        self._thread.start()
-
-    def offer(self, path: Path) -> None:
-        """Have a checkpoint uploaded, in place of one that still waits; returns at once."""
-        with self._changed:
-            self._offered = self._waiting = path
-            self._changed.notify_all()
-
-    def flush(self, seconds: float) -> bool:
-        """Wait until the newest checkpoint offered is in the bucket; one that failed before is tried once more.
-
-        Returns:
-            False where it is not there after these seconds, or the store refused it again.
-        """
-        with self._changed:
-            if self._offered != self._stored and self._is_idle():
-                self._waiting = self._offered
-                self._changed.notify_all()
-            self._changed.wait_for(lambda: self._offered == self._stored or self._is_idle(), seconds)
-            return self._offered == self._stored
-
-    def close(self) -> None:
-        """Stop; what is not uploaded yet is given up (flush first). Waits 5 seconds at most for a part under way."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-        self._thread.join(CLOSE_SECONDS)
-
-    def _is_idle(self) -> bool:
-        return not self._busy and self._waiting is None
-
-    def _run(self) -> None:
-        while (path := self._next()) is not None:
-            self._mirror(path)
-            with self._changed:
-                self._busy = False
-                self._changed.notify_all()
-
-    def _next(self) -> Path | None:
-        """Wait for a checkpoint and take it up; nothing once the mirror is closed."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._waiting is not None)
-            path, self._waiting = self._waiting, None
-            self._busy = path is not None and not self._closed
-            return path if self._busy else None
-
-    def _mirror(self, path: Path) -> None:
-        try:
-            self._remote.store(path, abandoned=lambda: self._closed)
-            with self._changed:
-                self._stored = path
-                self._changed.notify_all()
-            self._remote.prune(path.name)
-        except (FileNotFoundError, AbandonedError):
-            return  # pruned here before its turn came: a newer one was offered; or the mirror was closed
-        except InputError as error:
-            self._fail(str(error))
-        except Exception as error:  # whatever answers in the bucket's place must not end the mirror
-            self._fail(f"an upload to {self._remote.uri} failed: {type(error).__name__}")
-        else:
-            if self._failing:
-                self._warn(f"checkpoints are mirrored to {self._remote.uri} again")
-            self._failing = False
-
-    def _fail(self, sentence: str) -> None:
-        if not self._failing:
-            self._warn(f"{sentence}; training goes on, and mirroring is tried again with the next checkpoint")
-        self._failing = True
 
 
 def _step(name: str) -> int:
