@@ -72,6 +72,17 @@ def replaced_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
+def remove_leftovers(path: Path) -> None:
+    """Remove what processes left that were killed in replaced_folder, and bring `path` back if it is gone."""
+    for leftover in path.absolute().parent.glob(f".{path.name}.*.tmp"):
+        shutil.rmtree(leftover)
+    for old in path.absolute().parent.glob(f".{path.name}.*.old"):
+        if path.exists():
+            shutil.rmtree(old)
+        else:
+            old.rename(path)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write text, UTF-8, complete or not at all."""
     with replaced_file(path) as temporary:

@@ -6,7 +6,6 @@ machine; on real hosts TF_CONFIG says who they are.
 
 import argparse
 import contextlib
-import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from dvclive import Live
 from tasks.quiet_tensorflow import keras, tf
 from tasks.data.arrays import Arrays, SplitRecord, load_arrays, load_split_record
 from tasks.errors import InputError, ResumableError, run_command
-from tasks.files import replaced_folder
+from tasks.files import remove_leftovers, replaced_folder
 from tasks.models.build import build_model, whiten
 from tasks.models.files import save_model
 from tasks.models.whitening import PixelStatistics, pixel_statistics
@@ -103,6 +102,7 @@ def train(
         interruption = stack.enter_context(interruptible())
         _check_batch_size(params, recipe, strategy)
         run = _prepare(params, recipe, split)
+        _check_augmentation(run)
         _check_agreement(run, strategy, cluster)
         trainer = _trainer(run, strategy, cluster)
         trainer.stop_requested = interruption.requested
@@ -115,12 +115,11 @@ def train(
 def _lead(run: Run, trainer: Trainer, output: Path, checkpoints: Path) -> None:
     """Train as the only host, or the first of several, and write what comes of it."""
     _say_what_starts(run, trainer)
-    _remove_leftovers(output)
+    remove_leftovers(output)
     # The checkpoints go last, when the model has its place.
     with _checkpoints(run, checkpoints) as saver, replaced_folder(output) as temporary:
         with Live(str(temporary / "dvclive"), dvcyaml=None, save_dvc_exp=False) as live:
-            trainer.callbacks = [HistoryWriter(live)]
-            result = _fit(trainer, saver)
+            result = _fit(trainer, saver, HistoryWriter(live))
         final = _in_float32(trainer, run)
         save_model(final, temporary / "model.keras")
         write_summary(final, temporary)
@@ -131,6 +130,7 @@ def _lead(run: Run, trainer: Trainer, output: Path, checkpoints: Path) -> None:
 
 def _follow(run: Run, trainer: Trainer, checkpoints: Path) -> None:
     """Train as one of the hosts that are not the first: the same steps, and nothing written."""
+    # It never saves: it reads the chief's bytes as this run's checkpoint, and ends launches where the chief's does.
     saver = Saver(CheckpointFolder(checkpoints, run.fingerprint), every_steps=run.params.checkpoint_every_steps)
     trainer.resume(saver)
     trainer.fit(saver)
@@ -156,18 +156,29 @@ def _check_batch_size(params: TrainParams, recipe: Recipe, strategy: tf.distribu
         )
 
 
+def _check_augmentation(run: Run) -> None:
+    """Refuse an augmentation that is larger than the images."""
+    augment, side = run.recipe.augment, min(run.record.image_shape[:2])
+    sizes = {
+        "crop": augment.crop,
+        "cutout": augment.cutout,
+        "shrink.size": augment.shrink.size if augment.shrink else 0,
+    }
+    for name, size in sizes.items():
+        if size >= side:
+            raise InputError(
+                f"recipes.{run.params.recipe}.augment.{name} = {size}: must be less than the images' {side} pixels"
+            )
+
+
 def _check_agreement(run: Run, strategy: tf.distribute.Strategy, cluster: Cluster) -> None:
-    """Refuse a host whose data, parameters or code are not the chief's: it would train something else."""
-    own = run.fingerprint.encode()
+    """Refuse a host that would train something else than the chief, or end its launches at other steps."""
+    # Windows and saves end launches: two hosts that differ in them would wait for each other for ever.
+    params = run.params
+    own = f"{run.fingerprint} {params.memory_megabytes} {params.checkpoint_every_steps}".encode()
     if Agreement(strategy, cluster).broadcast(own) != own:
         host = cluster.hosts[cluster.own]
         raise InputError(f"{host.job} {host.index} ({host.address}) has other data, parameters or code than the chief")
-
-
-def _remove_leftovers(output: Path) -> None:
-    """Remove what killed runs had begun to write in place of `output`."""
-    for leftover in output.absolute().parent.glob(f".{output.name}.*.tmp"):
-        shutil.rmtree(leftover)
 
 
 @contextlib.contextmanager
@@ -182,8 +193,7 @@ def _checkpoints(run: Run, root: Path) -> Iterator[Saver]:
         return
     remote = RemoteCheckpoints(params.checkpoint_remote, run.fingerprint)
     remote.check()
-    newest, _ = folder.load()
-    for problem in remote.download_newer(folder.path, newest.step if newest else -1):
+    for problem in remote.download_newer(folder.path, folder.newest_step()):
         warn_on_stderr(problem)
     mirror = Mirror(remote, warn_on_stderr)
     try:
@@ -215,15 +225,17 @@ def _trainer(run: Run, strategy: tf.distribute.Strategy, cluster: Cluster) -> Tr
     )
 
 
-def _fit(trainer: Trainer, saver: Saver) -> Result:
+def _fit(trainer: Trainer, saver: Saver, writer: HistoryWriter) -> Result:
     """Train with a progress line, and say where a resumed run goes on."""
     batch, per_epoch = trainer.recipe.batch_size, trainer.steps_per_epoch
+    trainer.callbacks = [writer]
     checkpoint = trainer.resume(saver)
     if checkpoint:
-        epoch, within = divmod(checkpoint.step, per_epoch)
+        epoch = len(checkpoint.history)
+        within = checkpoint.step - epoch * per_epoch
         print(f"resuming in epoch {epoch + 1}, after {within} steps of it ({checkpoint.step} in all)", flush=True)
         for logs in checkpoint.history:
-            trainer.callbacks[0].write(logs)
+            writer.write(logs)
     progress = Progress(trainer.total_steps * batch, "images", done=(checkpoint.step if checkpoint else 0) * batch)
 
     def report(step: int, steps: int, metrics: dict[str, float]) -> None:

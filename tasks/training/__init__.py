@@ -3,13 +3,17 @@
 To read it, in this order:
 
 - trainer: the loop over epochs and launches; what is saved, reported and stopped when
-- step: what a launch runs on the devices; one step's loss, gradient and sums
+- step, phase: what a launch runs on the devices; one step's loss, gradient and sums
 - feed, augment, rows: an epoch's order and draws from (seed, epoch, sample); images resident or streamed
 - optimizer, adam, nesterov, muon, schedule, lookahead: how weights move
 - checkpoint, state, saver: what a run's state is, and how it outlives the process
 - cluster, distribute, local_hosts: which devices and hosts take part, and what they tell one another
 - pace, precision, interruption, record: launch lengths, number formats, signals, what a finished run leaves
 
+Words: a *launch* is one call of the compiled loop over several steps (Keras: steps_per_execution). A *window* is the
+steps whose images are on the devices together; resident images make one window an epoch. A *phase* is a stretch of
+steps that one trace serves. *Draws* are an epoch's random choices. In every range of steps `stop` is not in it.
+
 Two rules hold everywhere. What decides a result is a function of data, recipe and seed; clocks, devices and kills only
-decide when work is done. And the devices wait for nothing that can happen elsewhere: drawing, reading, saving.
+decide when work is done. And within an epoch the devices wait for nothing that can happen elsewhere: reading, saving.
 """

@@ -37,6 +37,10 @@ class Checkpoint:
     history: History = field(default_factory=list)
     arrays: Arrays = field(default_factory=dict)
 
+    def is_finite(self) -> bool:
+        """Tell whether all arrays hold numbers, neither infinite nor none."""
+        return all(np.isfinite(array).all() for group in self.arrays.values() for array in group)
+
 
 class UnsoundError(Exception):
     """A file is not a checkpoint of this run; the text is a sentence."""
@@ -62,7 +66,7 @@ class CheckpointFolder:
         self.run, self.path = run, root / run[:16]
 
     def save(self, checkpoint: Checkpoint) -> Path:
-        """Write a checkpoint and remove all but the last two. Raises OSError where the disk refuses.
+        """Write a checkpoint and remove all but it and the one before it. Raises OSError where the disk refuses.
 
         The arrays go straight to the file, whose memory is then that of one array and not of a second checkpoint.
         """
@@ -78,12 +82,13 @@ class CheckpointFolder:
             sync(self.path)
         finally:
             temporary.unlink(missing_ok=True)
-        for old in self.files()[:-KEPT]:
+        # Those of later steps are unsound, this run went back behind them: they must not push out sound ones.
+        for old in [file for file in self.files() if file.name <= path.name][:-KEPT]:
             old.unlink(missing_ok=True)
         return path
 
-    def load(self) -> tuple[Checkpoint | None, list[str]]:
-        """Return the newest sound checkpoint, or nothing, and a sentence for each unsound one that was passed over."""
+    def load(self) -> tuple[Checkpoint | None, Path | None, list[str]]:
+        """Return the newest sound checkpoint and its file, or nothing, and a sentence for each one passed over."""
         problems: list[str] = []
         for leftover in self.path.glob(".step-*.tmp"):
             leftover.unlink(missing_ok=True)
@@ -92,10 +97,17 @@ class CheckpointFolder:
                 if sha256_of(path) != path.stem.rpartition("-")[2]:
                     raise UnsoundError("does not match its sha256")
                 with path.open("rb") as stream:
-                    return self.read(stream), problems
+                    return self.read(stream), path, problems
             except UnsoundError as error:
                 problems.append(f"checkpoint {path.name} {error} and is passed over")
-        return None, problems
+            except OSError as error:
+                problems.append(f"checkpoint {path.name} cannot be read ({error.strerror}) and is passed over")
+        return None, None, problems
+
+    def newest_step(self) -> int:
+        """Return the step of the newest sound checkpoint; -1 where there is none."""
+        checkpoint, _, _ = self.load()
+        return checkpoint.step if checkpoint else -1
 
     def read(self, stream: IO[bytes]) -> Checkpoint:
         """Return the checkpoint that a stream holds; raises UnsoundError for anything but this run's."""

@@ -61,9 +61,15 @@ class Cluster:
 
         Raises:
             ResumableError: A host is gone; what was saved stands.
+            InputError: A device's memory is not enough.
         """
         try:
             yield
+        except tf.errors.ResourceExhaustedError as error:
+            reason = " ".join(error.message.split())[:200]
+            raise InputError(
+                f"a device's memory is not enough ({reason}); a smaller batch_size in the recipe needs less"
+            ) from error
         except tf.errors.OpError as error:
             if not self.hosts:
                 raise
@@ -103,6 +109,7 @@ class LogicalDeviceStrategy(tf.distribute.MultiWorkerMirroredStrategy):
 
     def __init__(self, count: int) -> None:
         extended = _LogicalDeviceExtended(self, count)
+        # Not super(): it would make an extended of its own, which takes one CPU a host.
         tf.distribute.Strategy.__init__(self, extended)
 
 
@@ -113,6 +120,7 @@ class _LogicalDeviceExtended(multi_worker.CollectiveAllReduceExtended):
         options = tf.distribute.experimental.CommunicationOptions()
         super().__init__(strategy, cluster_resolver=resolver, communication_options=options)
 
+    # TensorFlow's private hook for "which devices has this host"; tests/integration/test_train_hosts.py guards it.
     def _initialize_local_devices(self, _resolver: Any, worker_device: str) -> tuple[tuple[str, ...], str]:
         return tuple(f"{worker_device}/device:CPU:{index}" for index in range(self._count)), "CPU"
 

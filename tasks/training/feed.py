@@ -56,8 +56,8 @@ class Window:
 class Feed(Protocol):
     """Where steps get their images from."""
 
-    def windows(self, plan: Epoch, first: int, last: int) -> Iterator[Window]:
-        """Yield, in order, the windows over steps `first` to `last` - 1; the first one holds `first`."""
+    def windows(self, plan: Epoch, first: int, stop: int) -> Iterator[Window]:
+        """Yield, in order, the windows over steps `first` to `stop` - 1; the first one holds `first`."""
 
 
 def batches(order: NDArray[np.int32], batch_size: int, drop_last: bool) -> NDArray[np.int32]:
@@ -87,8 +87,13 @@ def share_of(order: NDArray[np.int32], replica: int, replicas: int) -> NDArray[n
 
 
 def build_feed(strategy: tf.distribute.Strategy, samples: Samples, memory: int) -> Feed:
-    """Return a feed that holds at most `memory` bytes of images: all of them, or a window that moves along."""
-    if samples.images.nbytes <= memory:
+    """Return a feed that holds at most `memory` bytes of images: all of them, or a window that moves along.
+
+    Every device has a copy of them all: of several GPUs each in a memory of its own, of several logical CPUs in one.
+    """
+    devices = strategy.extended.worker_devices
+    copies = len(devices) if "CPU" in devices[0] else 1
+    if samples.images.nbytes * copies <= memory:
         return ResidentFeed(strategy, samples)
     return StreamedFeed(strategy, samples, memory // WINDOWS_IN_MEMORY)
 
@@ -101,7 +106,7 @@ class ResidentFeed:
         arrays = (np.asarray(samples.images), np.asarray(samples.labels, np.int32))
         self._data = on_each_replica(strategy, lambda _: arrays)
 
-    def windows(self, plan: Epoch, first: int, last: int) -> Iterator[Window]:
+    def windows(self, plan: Epoch, first: int, stop: int) -> Iterator[Window]:
         """Yield the one window: the whole epoch."""
         replicas = self._strategy.num_replicas_in_sync
         sizes, draws = _global_sizes(plan.order), _as_tuple(plan.draws)
@@ -109,7 +114,7 @@ class ResidentFeed:
         def part(replica: int) -> Any:
             return share_of(plan.order, replica, replicas), sizes, draws
 
-        yield Window((self._data, on_each_replica(self._strategy, part)), 0, last)
+        yield Window((self._data, on_each_replica(self._strategy, part)), 0, stop)
 
 
 class StreamedFeed:
@@ -123,19 +128,21 @@ class StreamedFeed:
     def __init__(self, strategy: tf.distribute.Strategy, samples: Samples, window_bytes: int) -> None:
         self._strategy, self._samples, self._window_bytes = strategy, samples, window_bytes
 
-    def windows(self, plan: Epoch, first: int, last: int) -> Iterator[Window]:
+    def windows(self, plan: Epoch, first: int, stop: int) -> Iterator[Window]:
         """Yield the windows from the one that holds `first`; each begins at a multiple of the window's length."""
         length = self._steps_of_a_window(plan.order.shape[1])
         replicas = self._strategy.num_replicas_in_sync
         shares = [share_of(plan.order, replica, replicas) for replica in range(replicas)]
-        starts = range(first // length * length, last, length)
+        if first == stop:
+            return  # the run was stopped while it validated: no step of this epoch is left
+        starts = range(first // length * length, stop, length)
         with ThreadPoolExecutor(1, thread_name_prefix="window") as reader:
-            ahead = [reader.submit(self._read, plan, shares, start, length) for start in starts[:1]]
-            for position, start in enumerate(starts):
-                values = ahead.pop().result()
-                if position + 1 < len(starts):
-                    ahead.append(reader.submit(self._read, plan, shares, starts[position + 1], length))
-                yield Window(values, start, min(start + length, last))
+            reading = reader.submit(self._read, plan, shares, starts[0], length)
+            for start in starts:
+                values = reading.result()
+                if start + length < stop:
+                    reading = reader.submit(self._read, plan, shares, start + length, length)
+                yield Window(values, start, min(start + length, stop))
 
     def _steps_of_a_window(self, batch_size: int) -> int:
         local = len(self._strategy.extended.worker_devices) / self._strategy.num_replicas_in_sync
@@ -148,7 +155,7 @@ class StreamedFeed:
 
         def values(replica: int) -> Any:
             chosen = _padded(shares[replica][start : start + length], length, -1)
-            indices = np.maximum(chosen, 0).ravel()
+            indices = np.maximum(chosen, 0).ravel()  # past a short batch's end image 0 is read, and masked in the step
             order = np.where(chosen < 0, -1, np.arange(chosen.size, dtype=np.int32).reshape(chosen.shape))
             data = (read_rows(self._samples.images, indices), self._samples.labels[indices].astype(np.int32))
             draws = tuple(draw[indices] for draw in _as_tuple(plan.draws))

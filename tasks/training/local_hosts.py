@@ -24,9 +24,11 @@ def run_hosts(count: int, command: list[str]) -> int:
     those that have not after GRACE seconds are killed.
     """
     addresses = [f"127.0.0.1:{port}" for port in _free_ports(count)]
-    processes = [_start(command, addresses, index) for index in range(count)]
+    processes: list[subprocess.Popen[bytes]] = []
     try:
-        with _passed_on(processes):
+        with _passed_on(processes):  # before the first one starts: a signal must reach them all
+            for index in range(count):
+                processes.append(_start(command, addresses, index))
             _wait(processes)
     finally:
         for process in processes:

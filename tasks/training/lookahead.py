@@ -10,7 +10,8 @@ class Lookahead:
     """Slow weights (arXiv 1907.08610), batch norm statistics included, annealed as in airbench (arXiv 2404.00498).
 
     Every `every` steps slow ← k·slow + (1 - k)·fast and fast ← slow, with k = decay^every · (step / steps)^power; after
-    the last step k = 1. Made and used in the strategy's cross-replica context.
+    the last of all steps k = 1, while a run that stops early keeps its fast weights. Made and used in the strategy's
+    cross-replica context.
     """
 
     def __init__(self, params: LookaheadParams, model: keras.Model, total_steps: int) -> None:

@@ -33,6 +33,7 @@ class Muon(NesterovSGD):
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
         """Apply the equations above to one variable."""
         index = self._get_variable_index(variable)
+        # The keras.Variable has the path; the argument is TensorFlow's.
         if not _is_kernel(self._trainable_variables[index]):
             super().update_step(gradient, variable, learning_rate)
             return

@@ -42,6 +42,7 @@ class NesterovSGD(keras.optimizers.Optimizer):
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
         """Apply the equations above to one variable."""
         index = self._get_variable_index(variable)
+        # Keras hands over TensorFlow's variable; its own lists hold keras.Variables, whose `value` is that.
         velocity, factor = self._velocities[index], self._factors[index]
         gradient = tf.cast(gradient, variable.dtype) + self.l2 / factor * variable
         rate = tf.cast(learning_rate, variable.dtype) * factor

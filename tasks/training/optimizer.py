@@ -29,6 +29,7 @@ def build_optimizer(recipe: Recipe, schedule: RateSchedule, model: keras.Model) 
             },
         }
         if params.name == "muon":
+            # A ratio, since one schedule drives both rates.
             optimizer = Muon(schedule, params.kernel_rate / params.learning_rate, params.kernel_momentum, **settings)
         else:
             optimizer = NesterovSGD(schedule, **settings)

@@ -13,9 +13,13 @@ POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float64": "floa
 
 
 def resolve_precision(precision: str) -> str:
-    """Return `precision`, or for `auto` bfloat16 where every device computes it natively and float32 elsewhere."""
+    """Return `precision`, or for `auto` bfloat16 where every device computes it natively and float32 elsewhere.
+
+    That is every device of the machine, not of `train.devices`: a run then resumes on others.
+    """
     if precision != "auto":
         return precision
+    # Physical ones have the details; where none is logical, all are hidden.
     gpus = tf.config.list_logical_devices("GPU") and tf.config.list_physical_devices("GPU")
     native = all(_gpu_has_bfloat16(gpu) for gpu in gpus) if gpus else _cpu_has_bfloat16()
     return "bfloat16" if native else "float32"

@@ -42,20 +42,15 @@ class Saver:
 
     def load(self) -> Checkpoint | None:
         """Return the newest sound checkpoint and warn of the unsound ones."""
-        checkpoint, problems = self.folder.load()
+        checkpoint, self.last, problems = self.folder.load()
         for problem in problems:
             self._warn(problem)
-        self.last = self.folder.files()[-1 - len(problems)] if checkpoint else None
         return checkpoint
 
     def due(self, step: int) -> bool:
         """Tell whether the state after `step` is to be saved."""
         by_steps = self.every_steps is not None and step % self.every_steps == 0
         return by_steps or time.monotonic() - self._last_time >= self.every_seconds
-
-    def room(self, step: int) -> int | None:
-        """Return how many steps may follow `step` before a save is due; None for any number."""
-        return None if self.every_steps is None else self.every_steps - step % self.every_steps
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Save in the background, after the save before; the checkpoint's arrays must not change any more."""
@@ -80,6 +75,8 @@ class Saver:
         self._writer.shutdown()
 
     def _write(self, checkpoint: Checkpoint) -> None:
+        if not checkpoint.is_finite():
+            return  # the step was the one too many: the next one's loss will say so, and what stands is good
         try:
             self.last = self.folder.save(checkpoint)
         except OSError as error:

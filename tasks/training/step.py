@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -11,6 +11,7 @@ from tasks.models.build import logits_of
 from tasks.models.layers import whitening_biases
 from tasks.recipe import Recipe
 from tasks.training.augment import Draws, gather_augmented
+from tasks.training.phase import Phase
 
 LOSSES: dict[str, Callable[..., keras.losses.Loss]] = {
     "binary_crossentropy": keras.losses.BinaryCrossentropy,
@@ -18,23 +19,11 @@ LOSSES: dict[str, Callable[..., keras.losses.Loss]] = {
 }
 
 
-class Phase(NamedTuple):
-    """What is the same for a stretch of training steps: the step is traced once for each.
-
-    Attributes:
-        size: Height and width that images are shrunk to, if they are.
-        whitening_bias: Whether it is trained; where it rests, nothing is propagated back to the first convolution.
-    """
-
-    size: int | None = None
-    whitening_bias: bool = True
-
-
 class Step:
     """One training step and one evaluation step of a recipe, in loops that TensorFlow runs by itself.
 
-    Both loops take the values of a tasks.training.feed.Window, the first and the last step + 1 within it, and totals
-    to add to. Totals go in and come out, so that their sum does not depend on how steps are grouped into launches.
+    Both loops take the values of a tasks.training.feed.Window, steps `first` to `stop` - 1 within it, and totals to
+    add to. Totals go in and come out, so that their sum does not depend on how steps are grouped into launches.
 
     Args:
         model, optimizer: Made in the strategy's scope.
@@ -55,14 +44,14 @@ class Step:
         self._model, self._optimizer, self._recipe, self._strategy = model, optimizer, recipe, strategy
         self._mean_pixel, self._full_batches = mean_pixel, full_batches
         # Probabilities are float32, or float64 where the recipe asks for it; bfloat16 is too coarse for a loss.
-        self._wide, loss = model.output.dtype, recipe.loss
-        self.loss = LOSSES[loss.name](label_smoothing=loss.label_smoothing, reduction=None, dtype=self._wide)
+        self._loss_dtype, loss = model.output.dtype, recipe.loss
+        self._loss = LOSSES[loss.name](label_smoothing=loss.label_smoothing, reduction=None, dtype=self._loss_dtype)
         self._from_logits = loss.name == "categorical_crossentropy"
         self._network = logits_of(model) if self._from_logits else model
 
     @tf.function(autograph=False, reduce_retracing=True)
     def train(
-        self, values: Any, first: tf.Tensor, last: tf.Tensor, totals: tf.Tensor, phase: Phase
+        self, values: Any, first: tf.Tensor, stop: tf.Tensor, totals: tf.Tensor, phase: Phase
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Run training steps, all of one phase; stop after one whose loss is no number.
 
@@ -72,20 +61,20 @@ class Step:
         """
 
         def goes_on(step: tf.Tensor, totals: tf.Tensor) -> tf.Tensor:
-            return (step < last) & tf.math.is_finite(totals[0])
+            return (step < stop) & tf.math.is_finite(totals[0])
 
         return self._loop(functools.partial(self._train_step, phase), goes_on, values, first, totals)
 
     @tf.function(autograph=False, reduce_retracing=True)
     def evaluate(
-        self, values: Any, first: tf.Tensor, last: tf.Tensor, totals: tf.Tensor
+        self, values: Any, first: tf.Tensor, stop: tf.Tensor, totals: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Run evaluation steps.
 
         Returns:
-            `last`, and the sums of loss, right answers, binary accuracy and the number of images, (4,) float64.
+            `stop`, and the sums of loss, right answers, binary accuracy and the number of images, (4,) float64.
         """
-        return self._loop(self._evaluation_step, lambda step, _: step < last, values, first, totals)
+        return self._loop(self._evaluation_step, lambda step, _: step < stop, values, first, totals)
 
     def _loop(self, one: Any, goes_on: Any, values: Any, first: tf.Tensor, totals: tf.Tensor) -> Any:
         def body(step: tf.Tensor, totals: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -104,37 +93,38 @@ class Step:
         if phase.size is not None:
             small = tf.image.resize(batch, (phase.size, phase.size), antialias=True)
             batch = tf.cast(tf.round(small), tf.uint8)
-        right = tf.gather(labels, indices)
+        targets = tf.gather(labels, indices)
         with tf.GradientTape() as tape:
             outputs = self._network(batch, training=True)
-            losses = self._losses(right, outputs)
+            losses = self._losses(targets, outputs)
+            # Over the global batch, since the optimizer sums gradients over replicas.
             mean = tf.reduce_sum(losses) / tf.cast(global_sizes[step], losses.dtype)
         resting = () if phase.whitening_bias else whitening_biases(self._model)
         variables = [variable for variable in self._model.trainable_variables if variable.path not in resting]
         self._optimizer.apply(tape.gradient(mean, variables), variables)
-        return _sums(losses, outputs, right)
+        return _sums(losses, outputs, targets)
 
     def _evaluation_step(self, values: Any, step: tf.Tensor) -> tf.Tensor:
         (images, labels), (order, _, _) = values
         indices = tf.boolean_mask(order[step], order[step] >= 0)
-        right = tf.gather(labels, indices)
+        targets = tf.gather(labels, indices)
         outputs = self._network(tf.gather(images, indices), training=False)
-        losses = self._losses(right, outputs)
+        losses = self._losses(targets, outputs)
         wide = tf.cast(outputs, tf.float32)
         probabilities = tf.nn.softmax(wide) if self._from_logits else wide
-        agreed = (probabilities > 0.5) == tf.one_hot(right, outputs.shape[-1], on_value=True, off_value=False)
-        loss, correct, seen = tf.unstack(_sums(losses, outputs, right))
+        agreed = (probabilities > 0.5) == tf.one_hot(targets, outputs.shape[-1], on_value=True, off_value=False)
+        loss, correct, seen = tf.unstack(_sums(losses, outputs, targets))
         binary = tf.reduce_sum(tf.reduce_mean(tf.cast(agreed, tf.float64), axis=-1))
         return tf.stack([loss, correct, binary, seen])
 
     def _losses(self, labels: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
         """Return the loss of each image, (B,), in float32 or wider."""
-        wide = tf.cast(outputs, self._wide)
-        return self.loss(tf.one_hot(labels, outputs.shape[-1], dtype=wide.dtype), wide)
+        wide = tf.cast(outputs, self._loss_dtype)
+        return self._loss(tf.one_hot(labels, outputs.shape[-1], dtype=wide.dtype), wide)
 
 
 def _sums(losses: tf.Tensor, outputs: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     """Return the sum of the losses, the count of right top-1 answers and the count of images, (3,) float64."""
-    right = tf.argmax(outputs, axis=-1, output_type=tf.int32) == labels
-    sums = [tf.reduce_sum(losses), tf.reduce_sum(tf.cast(right, tf.float64)), tf.size(labels)]
+    correct = tf.argmax(outputs, axis=-1, output_type=tf.int32) == labels
+    sums = [tf.reduce_sum(losses), tf.reduce_sum(tf.cast(correct, tf.float64)), tf.size(labels)]
     return tf.stack([tf.cast(value, tf.float64) for value in sums])

@@ -5,10 +5,12 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from tasks.errors import InputError, ResumableError
 from tasks.recipe import Recipe
@@ -18,10 +20,11 @@ from tasks.training.feed import DEFAULT_MEMORY, Epoch, Feed, Samples, Window, ba
 from tasks.training.lookahead import Lookahead
 from tasks.training.optimizer import build_optimizer
 from tasks.training.pace import Pace
+from tasks.training.phase import Phases, rounded_up
 from tasks.training.saver import Saver
 from tasks.training.schedule import RateSchedule, best_epoch, should_stop
 from tasks.training.state import capture, restore
-from tasks.training.step import Phase, Step
+from tasks.training.step import Step
 
 EVALUATION_BATCH = 1000
 
@@ -40,7 +43,8 @@ class Result:
         history: One dict of metrics an epoch.
         best_epoch: Index of the epoch whose weights the model has.
         steps: Steps done in all.
-        images: Training images seen by this process, and the seconds that it took, validation left out.
+        images: Training images, of all hosts, in the steps that this process took part in.
+        seconds: What these steps took; validation is left out.
         epoch_seconds: The same seconds up to the end of each epoch that this process ended.
     """
 
@@ -63,11 +67,13 @@ class Trainer:
         strategy: From tasks.training.distribute.build_strategy.
         training, validation: Images and labels.
         mean_pixel: What a cutout shows, one value of 0 to 255 a channel.
-        callbacks: Keras callbacks; they see `model` with its optimizer, and `model.stop_training` is honoured.
+        callbacks: Keras callbacks, called around training and around each epoch; they see `model` with its optimizer,
+            and `model.stop_training` is honoured. They are not saved: a resumed run begins with fresh ones. Several
+            hosts must all have those that stop.
         report: Called with (step, steps in all, metrics so far in the epoch) after every launch.
         stop_requested: Asked after every launch; where it answers yes the run is saved and ends.
         cluster: The hosts that train together.
-        memory: Bytes of images held in memory, half for training and half for validation; more are streamed.
+        memory: Bytes of images in one memory, half for training and half for validation; more are streamed.
 
     Raises:
         ValueError: The replicas do not divide the batch size.
@@ -94,19 +100,19 @@ class Trainer:
             raise ValueError(f"batch_size {recipe.batch_size} is not divisible by {replicas} replicas")
         count = len(self.training.labels)
         steps = len(batches(np.arange(count, dtype=np.int32), recipe.batch_size, recipe.drop_last))
-        self.steps_per_epoch, self.total_steps = steps, math.ceil(steps * recipe.epochs)
-        shrink = recipe.augment.shrink
-        self._full_size_from = math.ceil(self.total_steps * shrink.share) if shrink else 0
-        self._bias_rests_from = int(recipe.model.whitening.bias_epochs * steps)
+        self.steps_per_epoch, self.total_steps = steps, rounded_up(steps * recipe.epochs)
+        self._phases = Phases(recipe, self.model, steps, self.total_steps)
         self.model.stop_training = False
         self._agreement = Agreement(self.strategy, self.cluster)
-        self._state, self._best = Checkpoint(), [np.zeros(0)][:0]
+        # Where the run stands. Its arrays stay empty: until a save they live in the model, optimizer and Lookahead.
+        self._state = Checkpoint()
+        self._best: list[NDArray[Any]] = []  # weights of the epoch with the lowest validation loss
         with self.strategy.scope():
             self._schedule = RateSchedule(recipe.schedule, recipe.optimizer.learning_rate, self.total_steps)
             self.optimizer = build_optimizer(recipe, self._schedule, self.model)
             full = recipe.drop_last and count >= recipe.batch_size
             self._step = Step(self.model, self.optimizer, recipe, self.strategy, self.mean_pixel, full)
-            self.model.compile(optimizer=self.optimizer, loss=self._step.loss)
+            self.model.compile(optimizer=self.optimizer)  # for callbacks; the step needs none of Keras's training
             self._lookahead = Lookahead(recipe.lookahead, self.model, self.total_steps) if recipe.lookahead else None
 
     def fit(self, saver: Saver | None = None) -> Result:
@@ -116,8 +122,8 @@ class Trainer:
             saver: Saves the state every so often, and where the run is stopped.
 
         Raises:
-            ResumableError: The run was asked to stop, or a host is gone; it is saved.
-            InputError: The loss is no number any more.
+            ResumableError: The run was asked to stop, and is saved; or a host is gone, and the last save stands.
+            InputError: The loss is no number any more, or a device's memory is not enough.
         """
         result = Result(self._state.history, 0, self._state.step)
         try:
@@ -132,7 +138,7 @@ class Trainer:
         result.best_epoch = len(result.history) - 1
         if self.recipe.select == "best":
             self.model.set_weights(self._best)
-            result.best_epoch = best_epoch(_losses(result.history))
+            result.best_epoch = best_epoch(_validation_losses(result.history))
         return result
 
     def resume(self, saver: Saver) -> Checkpoint | None:
@@ -143,8 +149,9 @@ class Trainer:
             checkpoint = saver.folder.read(io.BytesIO(data)) if data else None
         if checkpoint:
             restore(checkpoint.arrays, self.model, self.optimizer, self._lookahead)
-            self._schedule.reduce_for(_losses(checkpoint.history))
+            self._schedule.reduce_for(_validation_losses(checkpoint.history))
             self._best = checkpoint.arrays.pop("best")
+            checkpoint.arrays.clear()  # they are where they belong; the caller needs the step and the history
             self._state = Checkpoint(checkpoint.step, checkpoint.totals, checkpoint.history)
         return checkpoint
 
@@ -167,74 +174,70 @@ class Trainer:
                 break
             callbacks.on_epoch_begin(epoch)
             logs = {"epoch": float(epoch + 1), **self._train_epoch(epoch, result, saver), **self._validate()}
+            self._check_finite(logs["validation_loss"], "validation loss", saver)
             history.append(logs)
             result.epoch_seconds.append(result.seconds)
             self._state.totals = (0.0, 0.0, 0.0)
-            if best_epoch(_losses(history)) == epoch:
+            if self.recipe.select == "best" and best_epoch(_validation_losses(history)) == epoch:
                 self._best = self.model.get_weights()
-            self._schedule.reduce_for(_losses(history))
+            self._schedule.reduce_for(_validation_losses(history))
             callbacks.on_epoch_end(epoch, logs)
         callbacks.on_train_end()
 
     def _finished(self, history: History) -> bool:
         patience = self.recipe.schedule.stop_patience
-        return bool(history) and (should_stop(_losses(history), patience) or bool(self.model.stop_training))
+        return bool(history) and (should_stop(_validation_losses(history), patience) or bool(self.model.stop_training))
 
     def _train_epoch(self, epoch: int, result: Result, saver: Saver | None) -> dict[str, float]:
         """Run an epoch's steps from the state's on; return its mean loss and top-1 and its last learning rate."""
-        shape, begin = self.training.images.shape[1:], epoch * self.steps_per_epoch
+        shape, epoch_start = self.training.images.shape[1:], epoch * self.steps_per_epoch
         plan = draw_epoch(self.recipe, len(self.training.labels), shape, self.seed, epoch)
-        last = min(plan.steps, self.total_steps - begin)
-        for window in self._feed("training").windows(plan, self._state.step - begin, last):
-            while self._state.step - begin < window.stop:
-                self._launch(window, begin, result, saver)
+        stop = min(plan.steps, self.total_steps - epoch_start)  # the last epoch may be a fraction of one
+        for window in self._feed("training").windows(plan, self._state.step - epoch_start, stop):
+            while self._state.step - epoch_start < window.stop:
+                self._launch(window, epoch_start, result, saver)
         return {**self._means(), "learning_rate": float(self._schedule(tf.constant(self._state.step - 1)))}
 
-    def _launch(self, window: Window, begin: int, result: Result, saver: Saver | None) -> None:
+    def _launch(self, window: Window, epoch_start: int, result: Result, saver: Saver | None) -> None:
         """Run a launch's steps, and what follows it: the weights' average, a report, a save, a stop."""
         state, seen = self._state, self._state.totals[2]
-        first = state.step - begin
-        last = min(window.stop, first + self._launch_length(saver))
-        seconds = self._run(window, (first, last))
+        first = state.step - epoch_start
+        stop = min(window.stop, first + self._launch_length(saver))
+        seconds = self._run(window, (first, stop))
         result.images += round(state.totals[2] - seen)
         result.seconds += seconds
         result.steps = state.step
-        self._check_finite(saver)
+        # In this order: nothing is saved after a loss that is no number, what is saved has its average behind it, and
+        # a stop comes when all is done.
+        self._check_finite(state.totals[0], "loss", saver)
         if self._lookahead:
             self._lookahead.after_step(state.step)
         if self.report:
             self.report(state.step, self.total_steps, self._means())
         if saver and saver.due(state.step):
             self._save(saver)
-        self._after_launch("train", last - first, seconds)
+        self._after_launch("train", stop - first, seconds)
 
     def _run(self, window: Window, steps: tuple[int, int]) -> float:
         """Run training steps of a window and bring the state up to them; return the seconds that they took."""
         began = time.perf_counter()
-        first, last = (tf.constant(step - window.start) for step in steps)
+        first, stop = (tf.constant(step - window.start) for step in steps)
         with self.cluster.watched():
             before = tf.constant(self._state.totals, tf.float64)
-            reached, totals = self._step.train(window.values, first, last, before, self._phase())
+            reached, totals = self._step.train(window.values, first, stop, before, self._phases.at(self._state.step))
             loss, right, seen = (float(total) for total in totals.numpy())
         self._state.step += int(reached) + window.start - steps[0]
         self._state.totals = (loss, right, seen)
         return time.perf_counter() - began
 
-    def _phase(self) -> Phase:
-        step, shrink = self._state.step, self.recipe.augment.shrink
-        size = shrink.size if shrink and step < self._full_size_from else None
-        return Phase(size, step < self._bias_rests_from)
-
     def _launch_length(self, saver: Saver | None) -> int:
         """Return the steps of the next launch: none of it across a pull of Lookahead, a due save, another phase."""
-        limits = [self._paces["train"].steps]
-        ends = (self._full_size_from, self._bias_rests_from)
-        limits += [end - self._state.step for end in ends if end > self._state.step]
-        if self._lookahead:
-            every = self._lookahead.params.every
-            limits.append(every - self._state.step % every)
-        if room := saver.room(self._state.step) if saver else None:
-            limits.append(room)
+        step, limits = self._state.step, [self._paces["train"].steps]
+        if left := self._phases.steps_left(step):
+            limits.append(left)
+        for every in (self._lookahead and self._lookahead.params.every, saver and saver.every_steps):
+            if every:
+                limits.append(every - step % every)
         return min(limits)
 
     def _after_launch(self, kind: str, steps: int, seconds: float) -> None:
@@ -247,13 +250,12 @@ class Trainer:
         loss, right, seen = self._state.totals
         return {"train_loss": loss / seen, "train_top1": right / seen}
 
-    def _check_finite(self, saver: Saver | None) -> None:
-        loss = self._state.totals[0]
+    def _check_finite(self, loss: float, name: str, saver: Saver | None) -> None:
         if not math.isfinite(loss):
             step = self._state.step
             rate = float(self._schedule(tf.constant(step - 1)))
             raise InputError(
-                f"the loss became {loss} in step {step} at learning rate {rate:g}; {self._standing(saver)}; "
+                f"the {name} became {loss} in step {step} at learning rate {rate:g}; {self._standing(saver)}; "
                 "lower the rate"
             )
 
@@ -295,5 +297,5 @@ class Trainer:
             saver.save(Checkpoint(self._state.step, self._state.totals, list(self._state.history), arrays))
 
 
-def _losses(history: History) -> list[float]:
+def _validation_losses(history: History) -> list[float]:
     return [logs["validation_loss"] for logs in history]

@@ -112,10 +112,12 @@ def test_one_stopped_worker_stops_all_at_one_saved_step(nursery: Nursery, tmp_pa
     assert names_in(tmp_path / "worker") == ["data", "logs", "params.yaml"]
 
 
-@pytest.mark.parametrize("differs", ["data", "parameters"])
+@pytest.mark.parametrize("differs", ["data", "recipe", "memory_megabytes", "checkpoint_every_steps"])
 def test_a_host_that_would_train_something_else_is_refused(nursery: Nursery, tmp_path: Path, differs: str) -> None:
-    recipe = {**LONG, "epochs": 401} if differs == "parameters" else LONG
-    folders = write_workspace(tmp_path / "chief", LONG), write_workspace(tmp_path / "worker", recipe)
+    recipe = {**LONG, "epochs": 401} if differs == "recipe" else LONG
+    # These two end launches; hosts that end them at other steps would wait for each other for ever.
+    train = {differs: 7} if differs in ("memory_megabytes", "checkpoint_every_steps") else {}
+    folders = write_workspace(tmp_path / "chief", LONG), write_workspace(tmp_path / "worker", recipe, **train)
     if differs == "data":
         record = folders[1] / "data/split/split.json"
         record.write_text(re.sub(r'("content_sha256": \{\s*"train": ")\w{4}', r"\1beef", record.read_text()))

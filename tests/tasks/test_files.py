@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.files import read_json, replaced_file, replaced_folder, sha256_of, write_json
+from tasks.files import read_json, remove_leftovers, replaced_file, replaced_folder, sha256_of, write_json
 
 
 def names_in(folder: Path) -> list[str]:
@@ -66,6 +66,17 @@ def test_a_folder_that_cannot_take_its_place_gives_it_back(tmp_path: Path, monke
     with pytest.raises(PermissionError), replaced_folder(path) as temporary:
         (temporary / "new").write_text("new")
     assert names_in(path) == ["kept"]
+
+
+@pytest.mark.parametrize("stands", [True, False])
+def test_what_killed_processes_left_is_removed_or_brought_back(tmp_path: Path, stands: bool) -> None:
+    for name in (".folder.1.tmp", ".folder.2.old", ".folder2.3.tmp"):
+        (tmp_path / name / "inside").mkdir(parents=True)
+    if stands:
+        (tmp_path / "folder" / "new").mkdir(parents=True)
+    remove_leftovers(tmp_path / "folder")
+    assert names_in(tmp_path) == [".folder2.3.tmp", "folder"]
+    assert names_in(tmp_path / "folder") == ["new" if stands else "inside"]
 
 
 def test_equal_values_are_equal_bytes(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ def checkpoint(step: int) -> Checkpoint:
 def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
     folder = CheckpointFolder(tmp_path, "run")
     folder.save(checkpoint(3))
-    loaded, problems = folder.load()
+    loaded, _, problems = folder.load()
     assert loaded is not None
     assert not problems
     assert (loaded.step, loaded.totals, loaded.history) == (3, (0.1 * 3, 2.0, 3.0), [{"validation_loss": 0.1 * 3}])
@@ -40,11 +40,37 @@ def test_an_unsound_checkpoint_is_reported_and_the_one_before_it_used(tmp_path: 
     data = bytearray(newest.read_bytes())
     data[200] ^= 1
     newest.write_bytes({"cut": bytes(data[:100]), "altered": bytes(data), "emptied": b""}[damage])
-    loaded, problems = folder.load()
+    loaded, _, problems = folder.load()
     assert loaded is not None
     assert loaded.step == 1
     assert len(problems) == 1
     assert newest.name in problems[0]
+
+
+def test_a_run_that_went_back_keeps_what_it_saves_below_unsound_ones(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path, "run")
+    for path in [folder.save(checkpoint(step)) for step in (150, 160)]:
+        path.write_bytes(b"")
+    assert folder.load()[0] is None
+    for step, newest in ((10, 10), (20, 20), (30, 30)):
+        path = folder.save(checkpoint(step))
+        loaded, found, _ = folder.load()
+        assert loaded is not None
+        assert (loaded.step, found) == (newest, path)
+    assert [int(path.name[5:13]) for path in folder.files()] == [20, 30, 150, 160]
+    folder.save(checkpoint(170))
+    assert [int(path.name[5:13]) for path in folder.files()] == [160, 170]
+
+
+def test_one_that_cannot_be_read_is_passed_over(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path, "run")
+    sound, broken = folder.save(checkpoint(1)), folder.save(checkpoint(2))
+    broken.unlink()
+    broken.mkdir()  # reading it fails, as on a bad sector
+    loaded, path, problems = folder.load()
+    assert loaded is not None
+    assert (loaded.step, path, folder.newest_step()) == (1, sound, 1)
+    assert problems == [f"checkpoint {broken.name} cannot be read (Is a directory) and is passed over"]
 
 
 def test_another_run_has_another_folder(tmp_path: Path) -> None:
@@ -56,7 +82,7 @@ def test_another_run_has_another_folder(tmp_path: Path) -> None:
     assert len(runs) == 3
     first, second, _ = (CheckpointFolder(tmp_path, run) for run in sorted(runs))
     first.save(checkpoint(1))
-    assert second.load() == (None, [])
+    assert second.load() == (None, None, [])
 
 
 def test_removed_checkpoints_leave_nothing(tmp_path: Path) -> None:
@@ -112,7 +138,7 @@ def test_garbage_under_its_right_sha256_is_passed_over(tmp_path: Path, data: byt
     folder = CheckpointFolder(tmp_path, "run")
     folder.save(checkpoint(1))
     path = under_its_sha256(folder, 9, data)
-    loaded, problems = folder.load()
+    loaded, _, problems = folder.load()
     assert loaded is not None
     assert loaded.step == 1
     assert problems == [f"checkpoint {path.name} is not a checkpoint and is passed over"]
@@ -122,7 +148,7 @@ def test_a_checkpoint_of_another_run_is_passed_over(tmp_path: Path) -> None:
     ours, theirs = CheckpointFolder(tmp_path, "run"), CheckpointFolder(tmp_path, "another")
     ours.save(checkpoint(1))
     foreign = Path(shutil.copy(theirs.save(checkpoint(9)), ours.path))
-    loaded, problems = ours.load()
+    loaded, _, problems = ours.load()
     assert loaded is not None
     assert loaded.step == 1
     assert problems == [f"checkpoint {foreign.name} belongs to another run and is passed over"]

@@ -2,6 +2,7 @@ import json
 from typing import Any
 
 import pytest
+import tensorflow as tf
 
 from tasks.errors import InputError
 from tasks.training.cluster import Cluster, Host, read_cluster
@@ -64,3 +65,10 @@ def test_a_cluster_that_makes_no_sense_is_refused_in_one_sentence(environment: d
 def test_an_error_of_tensorflow_names_the_host_that_is_gone(error: str, sentence: str) -> None:
     hosts = tuple(Host("worker", index, address) for index, address in enumerate(WORKERS))
     assert Cluster(hosts, own=0).lost(RuntimeError(error)) == sentence
+
+
+@pytest.mark.parametrize("hosts", [(), (Host("worker", 0, WORKERS[0]), Host("worker", 1, WORKERS[1]))])
+def test_a_memory_that_is_not_enough_is_no_lost_host(hosts: tuple[Host, ...]) -> None:
+    sentence = r"a device's memory is not enough \(.*OOM.*\); a smaller batch_size"
+    with pytest.raises(InputError, match=sentence), Cluster(hosts).watched():
+        tf.zeros((1 << 24, 1 << 24))

@@ -89,7 +89,6 @@ def test_streamed_windows_follow_one_another_and_stay_within_the_budget(split: P
     arrays = load_arrays(split, "validation")
     samples = Samples(arrays.images, arrays.labels)
     engine = build_trainer(build_strategy("cpu:2"), Cluster(), "float32")
-    assert isinstance(build_feed(engine.strategy, samples, samples.images.nbytes), ResidentFeed)
     feed = build_feed(engine.strategy, samples, samples.images.nbytes - 1)
     assert isinstance(feed, StreamedFeed)
     plan_order = batches(np.arange(60, dtype=np.int32), 8, drop_last=False)
@@ -101,6 +100,14 @@ def test_streamed_windows_follow_one_another_and_stay_within_the_budget(split: P
         np.testing.assert_array_equal(images, arrays.images[plan_order[window.start][4:]])
         np.testing.assert_array_equal(order, [np.arange(4)])
         assert sizes.numpy().tolist() == [8]
+
+
+@pytest.mark.parametrize(("devices", "copies"), [("cpu:1", 1), ("cpu:2", 2)])
+def test_the_budget_counts_the_copies_that_share_a_memory(split: Path, devices: str, copies: int) -> None:
+    arrays = load_arrays(split, "validation")
+    samples, strategy = Samples(arrays.images, arrays.labels), build_strategy(devices)
+    assert isinstance(build_feed(strategy, samples, copies * samples.images.nbytes), ResidentFeed)
+    assert isinstance(build_feed(strategy, samples, copies * samples.images.nbytes - 1), StreamedFeed)
 
 
 def test_streamed_evaluation_counts_every_image_once(split: Path) -> None:

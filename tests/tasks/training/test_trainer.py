@@ -149,7 +149,8 @@ def test_small_images_are_followed_by_whole_ones() -> None:
     shrink = {"size": 24, "share": 0.15}
     engine = trainer(epochs=8, augment={**RECIPE["augment"], "shrink": shrink})
     assert engine.fit().history[-1]["validation_top1"] > 0.8
-    assert engine._full_size_from == 10  # of 64 steps, in the middle of the second epoch
+    # The tenth of 64 steps, in the middle of the second epoch.
+    assert [engine._phases.at(step).size for step in (9, 10)] == [24, None]
     # Small images, whole ones, and whole ones with the whitening bias at rest.
     assert engine._step.train.experimental_get_tracing_count() == 3
     small, whole = trained(augment={"shrink": {"size": 16, "share": 1.0}})[0], trained(augment={})[0]
@@ -260,6 +261,7 @@ def test_a_batch_that_the_replicas_do_not_divide_is_refused_before_any_work() ->
 
 def test_a_loss_that_is_no_number_stops_the_run_and_names_its_step(tmp_path: Path) -> None:
     changes: dict[str, Any] = {
+        "batch_size": 4,  # 15 steps an epoch: it happens within the first one
         "precision": "float32",
         "lookahead": None,
         "schedule": {"name": "constant"},
@@ -276,13 +278,34 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_its_step(tmp_path: Pat
     several._paces["train"].steps = 64
     with pytest.raises(InputError) as raised:
         several.fit(saver)
-    last_saved = (first - 1) // 3 * 3
-    assert last_saved > 0
-    assert saver.last == next(saver.folder.path.glob(f"step-{last_saved:08d}-*"))
+    # The newest save before it whose weights were numbers: those that made the loss none may have been due as well.
+    good, last, problems = saver.folder.load()
+    assert good is not None
+    assert good.is_finite()
+    assert first - 6 <= good.step < first
+    assert (saver.last, problems) == (last, [])
     assert str(raised.value) == (
         f"the loss became nan in step {first} at learning rate 100; the last good checkpoint is {saver.last}; "
         "lower the rate"
     )
+
+
+def test_a_last_step_into_nothing_stops_the_run_too() -> None:
+    # One step in all: its loss is that of the first weights, and the rate makes the next ones useless.
+    optimizer = {"name": "sgd", "learning_rate": 1e38, "momentum": 0.9}
+    changes: dict[str, Any] = {"epochs": 1, "batch_size": 60, "schedule": {}, "lookahead": None}
+    engine = trainer(**changes, precision="float32", optimizer=optimizer)
+    sentence = r"the validation loss became nan in step 1 at learning rate 1e\+38; nothing was saved; lower the rate"
+    with pytest.raises(InputError, match=sentence):
+        engine.fit()
+
+
+def test_the_best_weights_are_kept_only_where_they_are_asked_for() -> None:
+    engines = {select: trainer(select=select, epochs=1) for select in ("last", "best")}
+    for engine in engines.values():
+        engine.fit()
+    assert engines["last"]._best == []
+    assert len(engines["best"]._best) == len(engines["best"].model.weights)
 
 
 @pytest.mark.parametrize("devices", ["gpu:0", "gpu:0,7"])
