@@ -105,7 +105,8 @@ class TrainParams(Section):
         recipe: A name under `recipes`.
         seed: Of initial weights, order and augmentation.
         devices: `auto`, `cpu:N` (N logical devices) or `gpu:0,1`.
-        memory_megabytes: Of images held in memory, half for training and half for validation; more are streamed.
+        memory_megabytes: Of images held in memory, half for training and half for validation; more are streamed. Each
+            GPU has as much; the logical CPUs of `cpu:N` share it, though each holds a copy.
         checkpoint_every_seconds: How much work a kill may cost.
         checkpoint_every_steps: The same in steps; null for seconds alone.
         checkpoint_remote: `s3://bucket/prefix` to which checkpoints are mirrored, so that a new machine goes on where
