@@ -5,7 +5,8 @@ SHELL := /bin/bash
 .PHONY: help run test soak fuzz bench lint up down deploy environment
 
 PYTHON := .venv/bin/python
-# Written last: an environment whose installation was cut off has none.
+# Written last: an environment whose installation was cut off has none. A .venv that is a link is replaced by a folder,
+# and what it points to is left as it is.
 STAMP := .venv/complete
 
 help: ## this list
@@ -47,7 +48,7 @@ $(STAMP): requirements.lock
 	done; \
 	[ "$${python:-}" ] || { echo "make: no Python 3.11, 3.12 or 3.13 with venv on PATH; install one" >&2; exit 2; }; \
 	echo "making .venv with $$($$python --version), from requirements.lock: a few minutes, once"; \
-	rm -f $@; \
+	if [ -L .venv ]; then rm .venv; else rm -f $@; fi; \
 	$$python -m venv --clear .venv; \
 	$(PYTHON) -m pip install --disable-pip-version-check --require-hashes -r requirements.lock | \
 	  awk '/Downloading .* MB/ { print; fflush() } /^Installing/ { print "Installing"; fflush() }'; \
