@@ -48,7 +48,7 @@ $(STAMP): requirements.lock
 	done; \
 	[ "$${python:-}" ] || { echo "make: no Python 3.11, 3.12 or 3.13 with venv on PATH; install one" >&2; exit 2; }; \
 	echo "making .venv with $$($$python --version), from requirements.lock: a few minutes, once"; \
-	if [ -L .venv ]; then rm .venv; else rm -f $@; fi; \
+	if [ -L .venv ]; then rm .venv; hash -r; else rm -f $@; fi; \
 	$$python -m venv --clear .venv; \
 	$(PYTHON) -m pip install --disable-pip-version-check --require-hashes -r requirements.lock | \
 	  awk '/Downloading .* MB/ { print; fflush() } /^Installing/ { print "Installing"; fflush() }'; \

@@ -159,12 +159,7 @@ def _check_batch_size(params: TrainParams, recipe: Recipe, strategy: tf.distribu
 def _check_augmentation(run: Run) -> None:
     """Refuse an augmentation that is larger than the images."""
     augment, side = run.recipe.augment, min(run.record.image_shape[:2])
-    sizes = {
-        "crop": augment.crop,
-        "cutout": augment.cutout,
-        "shrink.size": augment.shrink.size if augment.shrink else 0,
-    }
-    for name, size in sizes.items():
+    for name, size in {"crop": augment.crop, "cutout": augment.cutout}.items():
         if size >= side:
             raise InputError(
                 f"recipes.{run.params.recipe}.augment.{name} = {size}: must be less than the images' {side} pixels"

@@ -69,6 +69,7 @@ class RemoteCheckpoints:
         self.bucket, prefix = parse_address(address)
         self.folder = f"{prefix}/{run[:16]}"
         self._client = connect() if client is None else client
+        self._unsound: set[str] = set()  # names, found so by download_newer
 
     @property
     def uri(self) -> str:
@@ -141,14 +142,17 @@ class RemoteCheckpoints:
     def prune(self, newest: str) -> None:
         """Remove all but checkpoint `newest` and the one before it, and what interrupted uploads left behind.
 
-        Later steps stay: where a run went back behind them they are unsound, but they must not push out sound ones.
+        Unsound ones, which this run went back behind, stay until it has overtaken them, and count for none.
 
         Raises:
             InputError: The store refused, or cannot be reached.
         """
+        self._unsound.discard(newest)
         earlier = [name for name in self._names() if _step(name) <= _step(newest) and name != newest]
-        for name in earlier[KEPT - 1 :]:
-            self._delete(name)
+        kept = [name for name in earlier if name not in self._unsound][: KEPT - 1]
+        for name in earlier:
+            if name not in kept:
+                self._delete(name)
         self._abort_unfinished()
 
     def download_newer(self, folder: Path, than: int) -> list[str]:
@@ -173,6 +177,7 @@ class RemoteCheckpoints:
                 self._fetch(name, folder)
                 break
             except UnsoundError as error:
+                self._unsound.add(name)
                 problems.append(str(error))
         return problems
 

@@ -12,8 +12,12 @@ To read it, in this order:
 
 Words: a *launch* is one call of the compiled loop over several steps (Keras: steps_per_execution). A *window* is the
 steps whose images are on the devices together; resident images make one window an epoch. A *phase* is a stretch of
-steps that one trace serves. *Draws* are an epoch's random choices. In every range of steps `stop` is not in it.
+steps that one trace serves. *Draws* are an epoch's random choices. In every range of steps `stop` is not in it. Steps
+count from 0 over the whole run, so that the number of steps done, which a checkpoint holds, is the next one's; what a
+person reads names a step by how many are done with it. What a recipe may hold is in tasks/recipe.py; what ties the
+engine to files, signals and a bucket is in tasks/train.py.
 
 Two rules hold everywhere. What decides a result is a function of data, recipe and seed; clocks, devices and kills only
-decide when work is done. And within an epoch the devices wait for nothing that can happen elsewhere: reading, saving.
+decide when work is done. And within an epoch reading and saving go on beside the devices, which wait for them only
+where a window or a save takes longer than the work since the last one.
 """

@@ -1,5 +1,6 @@
 """Checkpoints: complete or absent, under a fingerprint, so that a run resumes its own state and nobody else's."""
 
+import errno
 import hashlib
 import io
 import json
@@ -64,6 +65,7 @@ class CheckpointFolder:
 
     def __init__(self, root: Path, run: str) -> None:
         self.run, self.path = run, root / run[:16]
+        self._unsound: set[Path] = set()  # found so by load
 
     def save(self, checkpoint: Checkpoint) -> Path:
         """Write a checkpoint and remove all but it and the one before it. Raises OSError where the disk refuses.
@@ -82,14 +84,17 @@ class CheckpointFolder:
             sync(self.path)
         finally:
             temporary.unlink(missing_ok=True)
-        # Those of later steps are unsound, this run went back behind them: they must not push out sound ones.
-        for old in [file for file in self.files() if file.name <= path.name][:-KEPT]:
+        self._unsound.discard(path)
+        # Unsound ones, which this run went back behind, stay until it has overtaken them, and count for none.
+        passed = [file for file in self.files() if file.name <= path.name]
+        for old in {*passed} - {*[file for file in passed if file not in self._unsound][-KEPT:]}:
             old.unlink(missing_ok=True)
         return path
 
     def load(self) -> tuple[Checkpoint | None, Path | None, list[str]]:
         """Return the newest sound checkpoint and its file, or nothing, and a sentence for each one passed over."""
         problems: list[str] = []
+        self._unsound.clear()
         for leftover in self.path.glob(".step-*.tmp"):
             leftover.unlink(missing_ok=True)
         for path in reversed(self.files()):
@@ -101,7 +106,10 @@ class CheckpointFolder:
             except UnsoundError as error:
                 problems.append(f"checkpoint {path.name} {error} and is passed over")
             except OSError as error:
+                if error.errno != errno.EIO:  # a bad sector stays bad; other troubles may pass, and nothing is lost
+                    raise
                 problems.append(f"checkpoint {path.name} cannot be read ({error.strerror}) and is passed over")
+            self._unsound.add(path)
         return None, None, problems
 
     def newest_step(self) -> int:

@@ -17,6 +17,7 @@ from tasks.errors import InputError, ResumableError
 VARIABLE = "TF_CONFIG"
 TASK = re.compile(r"/job:(chief|worker)(?:/replica:0)?/task:(\d+)")
 ADDRESS = re.compile(r"\S+:\d{1,5}")
+FULL_GPU = "Dst tensor is not initialized"  # what TensorFlow says of a copy to a GPU that has no room
 PIECE = 4 << 20  # 32-bit words a broadcast moves at once
 
 
@@ -65,12 +66,13 @@ class Cluster:
         """
         try:
             yield
-        except tf.errors.ResourceExhaustedError as error:
-            reason = " ".join(error.message.split())[:200]
-            raise InputError(
-                f"a device's memory is not enough ({reason}); a smaller batch_size in the recipe needs less"
-            ) from error
         except tf.errors.OpError as error:
+            if isinstance(error, tf.errors.ResourceExhaustedError) or FULL_GPU in error.message:
+                reason = " ".join(error.message.split())[:200]
+                raise InputError(
+                    f"a device's memory is not enough ({reason}); a smaller batch_size in the recipe, or a smaller "
+                    "train.memory_megabytes, needs less"
+                ) from error
             if not self.hosts:
                 raise
             raise ResumableError(

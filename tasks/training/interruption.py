@@ -1,4 +1,4 @@
-"""Stopping a run from outside: SIGTERM or Ctrl-C lets it finish its step and save."""
+"""Stopping a run from outside: after SIGTERM or Ctrl-C the launch in progress is finished, and the run is saved."""
 
 import contextlib
 import signal

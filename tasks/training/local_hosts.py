@@ -26,10 +26,10 @@ def run_hosts(count: int, command: list[str]) -> int:
     addresses = [f"127.0.0.1:{port}" for port in _free_ports(count)]
     processes: list[subprocess.Popen[bytes]] = []
     try:
-        with _passed_on(processes):  # before the first one starts: a signal must reach them all
+        with _remembered() as signals:  # before the first one starts: a signal must reach them all
             for index in range(count):
                 processes.append(_start(command, addresses, index))
-            _wait(processes)
+            _wait(processes, signals)
     finally:
         for process in processes:
             if process.poll() is None:
@@ -44,9 +44,14 @@ def _start(command: list[str], addresses: list[str], index: int) -> "subprocess.
     return subprocess.Popen(command, env={**os.environ, "TF_CONFIG": json.dumps(config)}, start_new_session=True)
 
 
-def _wait(processes: "list[subprocess.Popen[bytes]]") -> None:
+def _wait(processes: "list[subprocess.Popen[bytes]]", signals: list[int]) -> None:
+    """Wait for all to end, pass signals on to those that run, and give up on those that do not notice a failure."""
     deadline = None
-    while any(process.poll() is None for process in processes):
+    while running := [process for process in processes if process.poll() is None]:
+        while signals:
+            number = signals.pop(0)
+            for process in running:
+                process.send_signal(number)
         if deadline is None and any(process.returncode for process in processes):
             deadline = time.monotonic() + GRACE
         if deadline is not None and time.monotonic() > deadline:
@@ -56,15 +61,16 @@ def _wait(processes: "list[subprocess.Popen[bytes]]") -> None:
 
 
 @contextlib.contextmanager
-def _passed_on(processes: "list[subprocess.Popen[bytes]]") -> Iterator[None]:
-    def pass_on(number: int, _frame: FrameType | None) -> None:
-        for process in processes:
-            if process.poll() is None:
-                process.send_signal(number)
+def _remembered() -> Iterator[list[int]]:
+    """Give the list of the signals that came and that nobody has passed on yet."""
+    signals: list[int] = []
 
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
+    def remember(number: int, _frame: FrameType | None) -> None:
+        signals.append(number)
+
+    before = {number: signal.signal(number, remember) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield
+        yield signals
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

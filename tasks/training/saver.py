@@ -53,7 +53,10 @@ class Saver:
         return by_steps or time.monotonic() - self._last_time >= self.every_seconds
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Save in the background, after the save before; the checkpoint's arrays must not change any more."""
+        """Save in the background, once the save before is on the disk: where that one is slow, training waits for it.
+
+        The checkpoint's arrays must not change any more.
+        """
         self.flush()
         self._last_time = time.monotonic()
         self._pending = self._writer.submit(self._write, checkpoint)
@@ -76,7 +79,8 @@ class Saver:
 
     def _write(self, checkpoint: Checkpoint) -> None:
         if not checkpoint.is_finite():
-            return  # the step was the one too many: the next one's loss will say so, and what stands is good
+            self._warn(f"step {checkpoint.step} is not saved: a weight or a moment is no finite number")
+            return
         try:
             self.last = self.folder.save(checkpoint)
         except OSError as error:

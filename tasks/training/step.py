@@ -23,7 +23,11 @@ class Step:
     """One training step and one evaluation step of a recipe, in loops that TensorFlow runs by itself.
 
     Both loops take the values of a tasks.training.feed.Window, steps `first` to `stop` - 1 within it, and totals to
-    add to. Totals go in and come out, so that their sum does not depend on how steps are grouped into launches.
+    add to. Totals go in and come out, so that their sum does not depend on how steps are grouped into launches. A loop
+    is traced once a phase: the windows of a feed have one shape, and all else that varies is a tensor.
+
+    A step's result is the same on any number of replicas: tasks.training.feed.share_of deals out a short batch,
+    tasks.models.layers sums batch norm's statistics over replicas, and Keras the gradients.
 
     Args:
         model, optimizer: Made in the strategy's scope.
@@ -90,7 +94,7 @@ class Step:
         if not self._full_batches:
             indices = tf.boolean_mask(indices, indices >= 0)
         batch = gather_augmented(images, indices, Draws(*draws), self._recipe.augment.cutout, self._mean_pixel)
-        if phase.size is not None:
+        if phase.size is not None and phase.size < min(batch.shape[1:3]):  # smaller ones stay as they are
             small = tf.image.resize(batch, (phase.size, phase.size), antialias=True)
             batch = tf.cast(tf.round(small), tf.uint8)
         targets = tf.gather(labels, indices)

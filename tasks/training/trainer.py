@@ -32,7 +32,7 @@ Report = Callable[[int, int, dict[str, float]], None]
 
 
 class StopRequestedError(Exception):
-    """Some host was asked to stop; the step in progress is done."""
+    """Some host was asked to stop; the launch in progress is done."""
 
 
 @dataclass
@@ -100,7 +100,7 @@ class Trainer:
             raise ValueError(f"batch_size {recipe.batch_size} is not divisible by {replicas} replicas")
         count = len(self.training.labels)
         steps = len(batches(np.arange(count, dtype=np.int32), recipe.batch_size, recipe.drop_last))
-        self.steps_per_epoch, self.total_steps = steps, rounded_up(steps * recipe.epochs)
+        self.steps_per_epoch, self.total_steps = steps, max(1, rounded_up(steps * recipe.epochs))
         self._phases = Phases(recipe, self.model, steps, self.total_steps)
         self.model.stop_training = False
         self._agreement = Agreement(self.strategy, self.cluster)

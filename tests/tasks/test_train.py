@@ -119,7 +119,11 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(workspace: Path) -> Non
         ({"batch_size": 15}, {"devices": "cpu:2"}, "recipes.digits.batch_size = 15 is global and is not divisible by"),
         ({}, {"devices": "gpu:5"}, "train.devices = 'gpu:5'"),
         ({"augment": {"crop": 40}}, {}, "recipes.digits.augment.crop = 40: must be less than the images' 32 pixels"),
-        ({"augment": {"shrink": {"size": 32, "share": 0.5}}}, {}, "recipes.digits.augment.shrink.size = 32: must be"),
+        (
+            {"augment": {"cutout": 32}},
+            {},
+            "recipes.digits.augment.cutout = 32: must be less than the images' 32 pixels",
+        ),
     ],
 )
 def test_bad_input_is_one_sentence_and_leaves_the_model(

@@ -106,7 +106,15 @@ def test_a_run_that_went_back_loses_nothing_sound(remote: RemoteCheckpoints, tmp
     remote.upload(sound)
     remote.upload(first)
     remote.upload(second)
-    assert {name[:13] for name in keys(remote)} == {"step-00000045", "step-00000046", "step-00000050", "step-00000051"}
+    assert steps(remote) == {45, 46, 50, 51}
+    assert len(remote.download_newer(tmp_path / "there", -1)) == 2
+    for step, kept in ((52, {46, 52}), (53, {52, 53})):
+        remote.upload(write_checkpoint(tmp_path, step))
+        assert steps(remote) == kept
+
+
+def steps(remote: RemoteCheckpoints) -> set[int]:
+    return {int(name[5:13]) for name in keys(remote)}
 
 
 def test_the_one_just_uploaded_stays_beside_another_of_its_step(remote: RemoteCheckpoints, tmp_path: Path) -> None:

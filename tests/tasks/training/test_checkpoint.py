@@ -52,25 +52,36 @@ def test_a_run_that_went_back_keeps_what_it_saves_below_unsound_ones(tmp_path: P
     for path in [folder.save(checkpoint(step)) for step in (150, 160)]:
         path.write_bytes(b"")
     assert folder.load()[0] is None
-    for step, newest in ((10, 10), (20, 20), (30, 30)):
+    for step in (10, 20, 30):
         path = folder.save(checkpoint(step))
-        loaded, found, _ = folder.load()
+        loaded, found, _ = CheckpointFolder(tmp_path, "run").load()
         assert loaded is not None
-        assert (loaded.step, found) == (newest, path)
-    assert [int(path.name[5:13]) for path in folder.files()] == [20, 30, 150, 160]
-    folder.save(checkpoint(170))
-    assert [int(path.name[5:13]) for path in folder.files()] == [160, 170]
+        assert (loaded.step, found) == (step, path)
+    steps = [[int(path.name[5:13]) for path in folder.files()]]
+    for step in (155, 165, 175):
+        folder.save(checkpoint(step))
+        steps.append([int(path.name[5:13]) for path in folder.files()])
+    assert steps == [[20, 30, 150, 160], [30, 155, 160], [155, 165], [165, 175]]
 
 
 def test_one_that_cannot_be_read_is_passed_over(tmp_path: Path) -> None:
     folder = CheckpointFolder(tmp_path, "run")
     sound, broken = folder.save(checkpoint(1)), folder.save(checkpoint(2))
     broken.unlink()
-    broken.mkdir()  # reading it fails, as on a bad sector
+    broken.symlink_to("/proc/self/mem")  # whose first page cannot be read, like a bad sector
     loaded, path, problems = folder.load()
     assert loaded is not None
     assert (loaded.step, path, folder.newest_step()) == (1, sound, 1)
-    assert problems == [f"checkpoint {broken.name} cannot be read (Is a directory) and is passed over"]
+    assert problems == [f"checkpoint {broken.name} cannot be read (Input/output error) and is passed over"]
+
+
+def test_a_folder_that_may_not_be_read_is_no_reason_to_start_again(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path, "run")
+    newest = folder.save(checkpoint(1))
+    newest.unlink()
+    newest.mkdir()  # reading it fails with another error than a bad sector's
+    with pytest.raises(IsADirectoryError):
+        folder.load()
 
 
 def test_another_run_has_another_folder(tmp_path: Path) -> None:

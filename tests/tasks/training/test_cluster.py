@@ -72,3 +72,9 @@ def test_a_memory_that_is_not_enough_is_no_lost_host(hosts: tuple[Host, ...]) ->
     sentence = r"a device's memory is not enough \(.*OOM.*\); a smaller batch_size"
     with pytest.raises(InputError, match=sentence), Cluster(hosts).watched():
         tf.zeros((1 << 24, 1 << 24))
+
+
+def test_a_gpu_without_room_is_no_lost_host() -> None:
+    full = tf.errors.InternalError(None, None, "Failed copying input tensor: Dst tensor is not initialized.")
+    with pytest.raises(InputError, match="a device's memory is not enough"), Cluster().watched():
+        raise full

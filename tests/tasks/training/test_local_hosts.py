@@ -1,3 +1,6 @@
+import os
+import signal
+import subprocess
 import sys
 
 import pytest
@@ -28,3 +31,15 @@ def test_a_host_that_does_not_notice_the_others_end_is_killed(
     monkeypatch.setattr(local_hosts, "GRACE", 0.5)
     assert run_hosts(2, [sys.executable, "-c", HOST, "75,hangs"]) == 75
     assert "did not stop by itself" in capfd.readouterr().err
+
+
+def test_a_signal_before_the_hosts_have_started_reaches_them_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = local_hosts._start
+
+    def start_after_a_signal(command: list[str], addresses: list[str], index: int) -> "subprocess.Popen[bytes]":
+        if index == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return start(command, addresses, index)
+
+    monkeypatch.setattr(local_hosts, "_start", start_after_a_signal)
+    assert run_hosts(2, [sys.executable, "-c", HOST, "hangs,hangs"]) == signal.SIGTERM

@@ -39,12 +39,14 @@ def test_what_stands_is_known_once_it_is_on_the_disk(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_weights_that_are_no_numbers_are_not_saved(tmp_path: Path, value: float) -> None:
-    saver = Saver(CheckpointFolder(tmp_path, "run"))
+    warned: list[str] = []
+    saver = Saver(CheckpointFolder(tmp_path, "run"), warn=warned.append)
     saver.save(checkpoint(3))
     saver.save(Checkpoint(4, arrays={"weights": [np.array([0, value, 0], np.float32)]}))
     saver.close()
     assert [saver.last] == saver.folder.files()
     assert "step-00000003" in str(saver.last)
+    assert warned == ["step 4 is not saved: a weight or a moment is no finite number"]
 
 
 def test_a_loaded_checkpoint_is_the_one_that_stands_and_unsound_ones_are_warned_of(tmp_path: Path) -> None:

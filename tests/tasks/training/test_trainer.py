@@ -155,6 +155,8 @@ def test_small_images_are_followed_by_whole_ones() -> None:
     assert engine._step.train.experimental_get_tracing_count() == 3
     small, whole = trained(augment={"shrink": {"size": 16, "share": 1.0}})[0], trained(augment={})[0]
     assert largest_relative_gap(small, whole) > 0.01
+    as_they_are = trained(augment={"shrink": {"size": 48, "share": 1.0}})[0]
+    assert largest_relative_gap(as_they_are, whole) < 1e-10
 
 
 @pytest.mark.parametrize(("devices", "select"), [("cpu:1", "last"), ("cpu:2", "best")])
