@@ -82,5 +82,6 @@ def section(sides: dict[str, list[Finish]]) -> str:
 
 
 def percent(shares: list[float]) -> str:
-    """Return the mean and, in brackets, the smallest and the largest."""
-    return f"{100 * statistics.mean(shares):.2f} % ({100 * min(shares):.2f}–{100 * max(shares):.2f})"
+    """Return the mean and, of several, the smallest and the largest in brackets."""
+    spread = f" ({100 * min(shares):.2f}–{100 * max(shares):.2f})" if len(shares) > 1 else ""
+    return f"{100 * statistics.mean(shares):.2f} %{spread}"
