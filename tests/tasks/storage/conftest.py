@@ -57,4 +57,5 @@ def own_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]
 
 @pytest.fixture
 def one_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have clients try once: what fails then fails at once."""
     monkeypatch.setattr(client, "ATTEMPTS", 1)

@@ -1,12 +1,10 @@
 """boto3's errors become sentences that name the endpoint and the bucket, and never a credential."""
 
-import json
 import os
 import re
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from infra.local.object_store import ObjectStore
 from tasks.errors import InputError
 from tasks.storage import client as module
 from tasks.storage.client import connect, storage_errors
+from tests.fixtures.remote_checkpoints import READER
 
 
 def _sentence(client: Any, bucket: str = "retrain") -> str:
@@ -78,27 +77,10 @@ def test_a_missing_bucket_is_named_when_a_file_is_uploaded(object_store: ObjectS
         client.upload_file(str(tmp_path / "file"), "no-such-bucket", "key")
 
 
-@pytest.fixture(scope="module")
-def guarded_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
-    """Yield a store with a second identity, reader / reader-secret, that may only read."""
-    folder = tmp_path_factory.mktemp("guarded")
-    identities = [
-        {"name": "owner", "credentials": [{"accessKey": "owner", "secretKey": "owner-secret"}], "actions": ["Admin"]},
-        {"name": "reader", "credentials": [{"accessKey": "reader", "secretKey": "reader-secret"}], "actions": ["Read"]},
-    ]
-    (folder / "object_store").mkdir()
-    (folder / "object_store/identities.json").write_text(json.dumps({"identities": identities}))
-    store = ObjectStore(folder)
-    store.start()
-    yield store
-    store.stop()
-
-
-def test_a_denial_names_the_object(guarded_store: ObjectStore, tmp_path: Path) -> None:
-    reader = {"AWS_ACCESS_KEY_ID": "reader", "AWS_SECRET_ACCESS_KEY": "reader-secret"}
-    client = connect({**guarded_store.environment, **reader})
+def test_a_denial_names_the_object(own_store: ObjectStore, tmp_path: Path) -> None:
+    client = connect({**own_store.environment, **READER})
     (tmp_path / "file").write_bytes(b"x")
-    place = f"access to s3://retrain/models/x at {guarded_store.endpoint}"
+    place = f"access to s3://retrain/models/x at {own_store.endpoint}"
     with pytest.raises(InputError) as put, storage_errors(client, "retrain", "models/x"):
         client.put_object(Bucket="retrain", Key="models/x", Body=b"x")
     with pytest.raises(InputError) as uploaded, storage_errors(client, "retrain", "models/x"):
