@@ -58,7 +58,13 @@ def finish(recipe: str, changes: dict[str, Any]) -> Answers:
 
 def folder_of(recipe: str, changes: dict[str, Any]) -> Path:
     """Return where a recipe with these changes is trained."""
-    return FOLDER / "-".join([recipe, *(f"{name}-{value}" for name, value in changes.items())])
+    return FOLDER / "-".join([recipe, *_words(changes)])
+
+
+def _words(changes: dict[str, Any]) -> list[str]:
+    return [
+        f"{name}-{'-'.join(_words(value)) if isinstance(value, dict) else value}" for name, value in changes.items()
+    ]
 
 
 def _recipe(folder: Path, recipe: str) -> Any:
