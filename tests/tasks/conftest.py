@@ -1,10 +1,12 @@
-"""What is published, for tests of what publishes, promotes and reloads; TensorFlow comes only with these tests.
+"""What is published, for tests of what publishes, promotes, reloads and predicts; TensorFlow comes only with these.
 
 Each release is published once, and each test goes on from a copy: to reload one takes seconds.
 """
 
 import shutil
+import sys
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,6 +69,70 @@ def workspace_with_candidate(
 def new_workspace(workspace: "Workspace") -> "Workspace":
     """A copy of `published` with nothing in the bucket yet."""
     return type(workspace)(workspace.root, f"tests/{uuid.uuid4().hex}")
+
+
+@pytest.fixture(scope="session")
+def published_classifier(tmp_path_factory: pytest.TempPathFactory, object_store: ObjectStore) -> "Workspace":
+    """A workspace as `published`, whose network answers every image otherwise; never written to."""
+    from tests.fixtures.published import Workspace  # noqa: PLC0415
+    from tests.fixtures.stages import write_stages  # noqa: PLC0415
+
+    root = tmp_path_factory.mktemp("published_classifier")
+    write_stages(root)
+    workspace = Workspace(root, f"tests/{uuid.uuid4().hex}")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        _enter(monkeypatch, object_store, root)
+        workspace.publish()
+    return workspace
+
+
+@pytest.fixture
+def classifier_workspace(
+    published_classifier: "Workspace", tmp_path: Path, object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """A copy of `published_classifier`'s folder, as working folder; the test may damage it."""
+    root = tmp_path / "workspace"
+    shutil.copytree(published_classifier.root, root)
+    _enter(monkeypatch, object_store, root)
+    return root
+
+
+@pytest.fixture
+def predict(
+    classifier_workspace: Path,
+    published_classifier: "Workspace",
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Callable[..., tuple[int, str, str]]:
+    """Run tasks.predict in this process, where TensorFlow is loaded already; return status, output and errors."""
+    from tasks.predict import main  # noqa: PLC0415
+
+    def run(*arguments: str | Path) -> tuple[int, str, str]:
+        place = ["--bucket", "retrain", "--prefix", published_classifier.prefix]
+        monkeypatch.setattr(sys, "argv", ["predict", *map(str, arguments), *place])
+        try:
+            main()
+            status = 0
+        except SystemExit as end:
+            status = int(end.code or 0)
+        output, errors = capsys.readouterr()
+        return status, output, errors
+
+    return run
+
+
+@pytest.fixture
+def pictures(classifier_workspace: Path) -> Path:
+    """The test images as PNG files, in the test set's order."""
+    from PIL import Image  # noqa: PLC0415
+
+    from tasks.data.arrays import load_arrays  # noqa: PLC0415
+
+    folder = classifier_workspace / "pictures"
+    folder.mkdir()
+    for number, image in enumerate(load_arrays(classifier_workspace / "data/split", "test").images):
+        Image.fromarray(image).save(folder / f"{number:03}.png")
+    return folder
 
 
 def _enter(monkeypatch: pytest.MonkeyPatch, object_store: ObjectStore, root: Path) -> None:
