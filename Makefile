@@ -41,6 +41,7 @@ deploy: environment ## register prefect.yaml's deployment with the Prefect serve
 
 environment: $(STAMP)
 
+# The lock is all that is installed: without --no-deps pip would look at newer releases for extras, and refuse them.
 $(STAMP): requirements.lock
 	@for name in python3.13 python3.12 python3.11 python3 python; do \
 	  if $$name -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; \
@@ -50,6 +51,6 @@ $(STAMP): requirements.lock
 	echo "making .venv with $$($$python --version), from requirements.lock: a few minutes, once"; \
 	if [ -L .venv ]; then rm .venv; hash -r; else rm -f $@; fi; \
 	$$python -m venv --clear .venv; \
-	$(PYTHON) -m pip install --disable-pip-version-check --require-hashes -r requirements.lock | \
+	$(PYTHON) -m pip install --disable-pip-version-check --no-deps --require-hashes -r requirements.lock | \
 	  awk '/Downloading .* MB/ { print; fflush() } /^Installing/ { print "Installing"; fflush() }'; \
 	touch $@

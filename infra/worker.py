@@ -1,6 +1,6 @@
 """Run a Prefect process worker that ends its flow runs before itself: `python -m infra.worker --pool NAME …`.
 
-A Prefect worker (3.8.8) that gets SIGTERM kills its flow runs with SIGKILL and leaves: the stage that trains is
+A Prefect worker (3.9.1) that gets SIGTERM kills its flow runs with SIGKILL and leaves: the stage that trains is
 orphaned, no checkpoint is saved, and the server shows a run that goes on for ever. This one sends SIGTERM to the flow
 runs first, so that each stops its stage, which saves; it stops the worker when they have ended. How long that may
 take is for the container's grace period to say. The arguments are those of `prefect worker start`. Linux only: it
