@@ -37,7 +37,8 @@ down: environment ## stop them; their data stays under .local/
 	@$(PYTHON) -m infra.local down
 
 deploy: environment ## register prefect.yaml's deployment with the Prefect server of `make up`
-	@variables=$$($(PYTHON) -m infra.local env) && eval "$$variables" && .venv/bin/prefect --no-prompt deploy --all
+	@variables=$$($(PYTHON) -m infra.local env) && eval "$$variables" && .venv/bin/prefect --no-prompt deploy --all && \
+	  $(PYTHON) -m infra.automations
 
 environment: $(STAMP)
 

@@ -18,8 +18,10 @@ pytest_plugins = [
     "tests.fixtures.archives",
     "tests.fixtures.faulty_s3",
     "tests.fixtures.http_server",
+    "tests.fixtures.message_sink",
     "tests.fixtures.nursery",
     "tests.fixtures.object_store",
+    "tests.fixtures.prefect_server",
     "tests.fixtures.shifted_store",
     "tests.fixtures.small_disk",
 ]

@@ -90,7 +90,7 @@ class PrefectServer:
         write_json(self._port, port)
         self._process.start(
             [sys.executable, "-m", "prefect", "server", "start", "--host", LOOPBACK, "--port", str(port)],
-            clean_environment() | prefect_environment(self.folder),
+            clean_environment() | prefect_environment(self.folder) | {"PREFECT_UI_URL": self.url},  # in its messages
             self._home,
         )
 
