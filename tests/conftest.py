@@ -17,6 +17,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 pytest_plugins = [
     "tests.fixtures.archives",
     "tests.fixtures.faulty_s3",
+    "tests.fixtures.git_host",
     "tests.fixtures.http_server",
     "tests.fixtures.message_sink",
     "tests.fixtures.nursery",

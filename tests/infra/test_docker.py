@@ -1,6 +1,7 @@
 """The image and the compose file, judged without Docker; the object store's part runs for real."""
 
 import fnmatch
+import inspect
 import os
 import re
 import socket
@@ -16,6 +17,8 @@ from typing import Any
 import boto3
 import pytest
 import yaml
+
+from infra.checkout import checkout
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "infra/docker"
@@ -172,7 +175,7 @@ def test_secrets_come_from_the_environment_file_alone() -> None:
     assert set(needed) == set(example)
     for name, service in SERVICES.items():
         for variable, value in service.get("environment", {}).items():
-            assert not SECRET.search(variable) or re.fullmatch(r"\$\{\w+:\?.+\}", value), f"{name}: {variable}"
+            assert not SECRET.search(variable) or re.fullmatch(r"\$\{\w+:(\?.+|-)\}", value), f"{name}: {variable}"
     assert not [variable for variable, value in example.items() if SECRET.search(variable) and value]
 
 
@@ -204,11 +207,13 @@ def test_workers_elsewhere_get_the_same_deployment_and_a_clone_of_their_own() ->
     here, elsewhere = (yaml.safe_load((ROOT / name).read_text()) for name in ("prefect.yaml", "infra/prefect.yaml"))
     assert "pull" not in here
     (step,) = elsewhere["pull"]
-    clone = step["prefect.deployments.steps.git_clone"]
+    clone = step[f"{checkout.__module__}.{checkout.__qualname__}"]
     (ours,), (theirs,) = here["deployments"], elsewhere["deployments"]
     # A worker writes only below its volume, and finds there what its last run left.
     assert theirs["work_pool"].pop("job_variables") == {"working_dir": "/workspace"}
-    assert clone["clone_directory_name"] == "retrain"
+    assert clone.keys() == inspect.signature(checkout).parameters.keys()
+    assert clone["folder"] == "/workspace/retrain"
+    assert re.search(r"PYTHONPATH=/opt/retrain\b", DOCKERFILE)  # the step is imported before there is a clone
     assert ours == theirs
     registers = SERVICES["deployment"]
     assert "--prefect-file infra/prefect.yaml" in registers["command"][0]

@@ -1,0 +1,391 @@
+"""A worker's clone: it follows its branch, survives what happens to hosts, disks and processes, and keeps the rest."""
+
+import logging
+import os
+import subprocess
+import sys
+import textwrap
+from http import HTTPStatus
+from pathlib import Path
+
+import pytest
+
+from flows.workspace import LOCK_FILE, exclusive_workspace
+from infra.checkout import WORKSPACE_LOCK, Checkout, CheckoutError, Limits
+from infra.git import TOKEN_VARIABLE
+from tests.fixtures.dvc_project import command
+from tests.fixtures.git_host import GitHost, Upstream
+
+ROOT = Path(__file__).parents[2]
+LOG = logging.getLogger("checkout")
+IMPATIENT = Limits(fetch=10, clone=30, fetch_patience=0, clone_patience=0, lock=60)
+# What a run leaves in a clone, none of which git tracks; the last is not even ignored.
+KEPT = (
+    ".cache/checkpoints/1f/step-100.npz",
+    ".dvc/cache/files/md5/ab/cdef",
+    ".dvc/config.local",
+    "data/raw/archive.tar",
+    "model/model.keras",
+    "dvc.lock",
+)
+
+
+@pytest.fixture(autouse=True)
+def _hear_everything(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "workspace/retrain"
+
+
+def bring(upstream: Upstream | str, folder: Path, branch: str = "main", began: str | None = None) -> str:
+    address = upstream if isinstance(upstream, str) else upstream.address
+    return Checkout(address, branch, folder, LOG, IMPATIENT).run(began)
+
+
+def live_in(folder: Path) -> None:
+    """Leave what a run leaves."""
+    for name in KEPT:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(f"precious {name}")
+
+
+def kept(folder: Path) -> bool:
+    return all((folder / name).read_text() == f"precious {name}" for name in KEPT)
+
+
+def head(folder: Path) -> str:
+    return command(folder, "git", "rev-parse", "HEAD").strip()
+
+
+def clean(folder: Path) -> bool:
+    return command(folder, "git", "status", "--porcelain", "--", ":(exclude)dvc.lock") == ""
+
+
+@pytest.fixture
+def lived_in(upstream: Upstream, folder: Path) -> Path:
+    """A clone in which a run was."""
+    bring(upstream, folder)
+    live_in(folder)
+    return folder
+
+
+def test_the_first_run_clones(upstream: Upstream, folder: Path) -> None:
+    assert bring(upstream, folder) == upstream.git("rev-parse", "HEAD") == head(folder)
+    assert (folder / "code.txt").read_text() == "one"
+    assert sorted(path.name for path in folder.parent.iterdir()) == [".retrain.lock", "retrain"]
+
+
+def test_a_new_commit_arrives_and_the_rest_stays(upstream: Upstream, lived_in: Path) -> None:
+    upstream.commit(old="two")
+    bring(upstream, lived_in)
+    new = upstream.commit(code="three", old=None, new="three")
+
+    assert bring(upstream, lived_in) == new == head(lived_in)
+    assert (lived_in / "code.txt").read_text() == (lived_in / "new.txt").read_text() == "three"
+    assert not (lived_in / "old.txt").exists()
+    assert kept(lived_in)
+    assert clean(lived_in)
+
+
+def test_a_force_push_arrives_and_the_rest_stays(upstream: Upstream, lived_in: Path) -> None:
+    new = upstream.commit("--amend", code="other")
+    assert bring(upstream, lived_in) == new
+    upstream.git("checkout", "--quiet", "--orphan", "unrelated")
+    unrelated = upstream.commit(code="unrelated")
+    upstream.git("branch", "--force", "main")
+
+    assert bring(upstream, lived_in) == unrelated == head(lived_in)
+    assert (lived_in / "code.txt").read_text() == "unrelated"
+    assert kept(lived_in)
+
+
+def test_another_branch_or_a_tag_is_followed(upstream: Upstream, lived_in: Path) -> None:
+    upstream.git("tag", "-a", "v1", "-m", "first")
+    upstream.git("checkout", "--quiet", "-b", "main2/fast")
+    new = upstream.commit(code="two")
+
+    assert bring(upstream, lived_in, "main2/fast") == new == head(lived_in)
+    assert bring(upstream, lived_in, "v1") == upstream.git("rev-parse", "main") == head(lived_in)
+    assert kept(lived_in)
+
+
+@pytest.mark.parametrize(
+    ("away", "says"),
+    [("gone", "Failed to connect"), (HTTPStatus.SERVICE_UNAVAILABLE, "503"), ("password", "could not read Username")],
+)
+def test_a_host_that_is_away_costs_a_warning(
+    away: HTTPStatus | str,
+    says: str,
+    upstream: Upstream,
+    folder: Path,
+    git_host: GitHost,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    old = bring(git_host.address(upstream), folder)
+    live_in(folder)
+    upstream.commit(code="two")
+    address = git_host.address(upstream)
+    if away == "gone":
+        address = "http://127.0.0.1:1/upstream"
+    elif away == "password":
+        git_host.password = "not for us"
+    else:
+        git_host.status = HTTPStatus(int(away))
+
+    assert bring(address, folder) == old == head(folder)
+    assert (folder / "code.txt").read_text() == "one"
+    assert kept(folder)
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert says in warning
+    assert f"the run goes on with the commit that is here, {old[:12]}" in warning
+
+
+def test_a_host_that_never_answers_is_left_in_bounded_time(
+    upstream: Upstream, folder: Path, git_host: GitHost, caplog: pytest.LogCaptureFixture
+) -> None:
+    address = git_host.address(upstream)
+    old = bring(address, folder)
+    upstream.commit(code="two")
+    git_host.speaks.clear()
+
+    assert Checkout(address, "main", folder, LOG, Limits(fetch=1, fetch_patience=0)).run() == old
+    assert "git took longer than 1 s" in caplog.text
+
+
+def test_a_host_that_comes_back_is_tried_again(
+    upstream: Upstream, folder: Path, git_host: GitHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git_host.status = HTTPStatus.BAD_GATEWAY
+
+    def come_back(_seconds: float) -> None:
+        git_host.status = HTTPStatus.OK
+
+    monkeypatch.setattr("infra.checkout.time.sleep", come_back)
+    assert Checkout(git_host.address(upstream), "main", folder, LOG).run() == upstream.git("rev-parse", "HEAD")
+
+
+def test_a_branch_that_is_gone_is_named(upstream: Upstream, lived_in: Path, caplog: pytest.LogCaptureFixture) -> None:
+    old = head(lived_in)
+    upstream.git("branch", "--move", "trunk")
+    upstream.commit(code="two")
+
+    assert bring(upstream, lived_in) == old
+    assert f"branch main is gone from {upstream.address}" in caplog.text
+    assert kept(lived_in)
+
+
+@pytest.mark.parametrize(("address", "branch"), [("file:///nowhere", "main"), (None, "gone")])
+def test_without_a_clone_and_without_a_source_there_is_one_sentence(
+    address: str | None, branch: str, upstream: Upstream, folder: Path
+) -> None:
+    with pytest.raises(CheckoutError, match=r"the code of .* cannot be brought to .*retrain: git failed \(.*\); data"):
+        bring(address or upstream, folder, branch)
+    assert [path.name for path in folder.parent.iterdir()] == [".retrain.lock"]
+
+
+KILLED = """
+    import logging, pathlib, sys
+    from infra.checkout import Checkout
+    logging.basicConfig(level=logging.INFO)
+    Checkout(sys.argv[1], "main", pathlib.Path(sys.argv[2]), logging.getLogger()).run()
+"""
+
+
+def start(address: str, folder: Path) -> subprocess.Popen[bytes]:
+    command_line = [sys.executable, "-c", textwrap.dedent(KILLED), address, str(folder)]
+    return subprocess.Popen(
+        command_line, env=os.environ | {"PYTHONPATH": str(ROOT)}, cwd=folder.parents[1], stderr=subprocess.PIPE
+    )
+
+
+def test_a_clone_that_was_killed_is_never_taken_for_one(upstream: Upstream, folder: Path, git_host: GitHost) -> None:
+    git_host.speaks.clear()
+    killed = start(git_host.address(upstream), folder)
+    assert git_host.asked.wait(60)
+    killed.kill()
+    killed.communicate()
+    (half,) = folder.parent.glob(".retrain.cloning-*")
+    assert not folder.exists()
+    git_host.speaks.set()
+
+    assert bring(git_host.address(upstream), folder) == upstream.git("rev-parse", "HEAD")
+    assert not half.exists()
+
+
+def test_of_two_clones_at_once_the_second_waits(upstream: Upstream, folder: Path, git_host: GitHost) -> None:
+    address = git_host.address(upstream)
+    git_host.speaks.clear()
+    first = start(address, folder)
+    assert git_host.asked.wait(60)
+    second = start(address, folder)
+    assert second.stderr is not None
+    line = second.stderr.readline()
+    git_host.speaks.set()
+
+    assert b"another checkout of" in line
+    assert first.communicate()[0] is None
+    assert second.communicate()[0] is None
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert (folder / "code.txt").read_text() == "one"
+
+
+def test_half_a_clone_of_another_making_gets_a_whole_git_folder(upstream: Upstream, folder: Path) -> None:
+    live_in(folder)
+    command(folder, "git", "init", "--quiet")
+    (folder / "code.txt").write_text("half")
+
+    assert bring(upstream, folder) == upstream.git("rev-parse", "HEAD")
+    assert (folder / "code.txt").read_text() == "one"
+    assert kept(folder)
+
+
+def test_a_damaged_clone_gets_a_whole_git_folder(
+    upstream: Upstream, lived_in: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (lived_in / ".git/index").write_bytes(b"torn")
+    assert head(lived_in)
+    for pack in (lived_in / ".git/objects/pack").glob("*.pack"):
+        pack.chmod(0o600)
+        content = pack.read_bytes()
+        pack.write_bytes(content[:-60] + bytes(40) + content[-20:])  # the files, which come after the commits
+    (lived_in / "code.txt").write_text("")
+
+    assert bring(upstream, lived_in) == upstream.git("rev-parse", "HEAD")
+    assert "is damaged" in caplog.text
+    assert (lived_in / "code.txt").read_text() == "one"
+    assert kept(lived_in)
+
+
+def test_what_a_killed_git_leaves_is_swept(upstream: Upstream, lived_in: Path) -> None:
+    for name in ("index.lock", "refs/heads/main.lock", "objects/pack/tmp_pack_1"):
+        (lived_in / ".git" / name).touch()
+    new = upstream.commit(code="two")
+
+    assert bring(upstream, lived_in) == new == head(lived_in)
+    assert not (lived_in / ".git/objects/pack/tmp_pack_1").exists()
+
+
+@pytest.mark.parametrize("large", [os.urandom(2**21), b"x" * 2**21], ids=["fetch", "checkout"])
+def test_a_full_disk_is_one_sentence_and_changes_nothing(large: bytes, upstream: Upstream, small_disk: Path) -> None:
+    folder = small_disk / "retrain"
+    old = bring(upstream, folder)
+    live_in(folder)
+    upstream.commit(code="two", large=large)
+
+    with pytest.raises(CheckoutError, match="its disk is full") as caught:
+        bring(upstream, folder)
+    assert "\n" not in str(caught.value)
+    assert head(folder) == old
+    assert (folder / "code.txt").read_text() == "one"
+    assert kept(folder)
+    assert clean(folder)
+
+
+def test_a_disk_too_small_for_the_first_clone_keeps_nothing_of_it(upstream: Upstream, small_disk: Path) -> None:
+    upstream.commit(large=os.urandom(2**21))
+    with pytest.raises(CheckoutError, match="its disk is full"):
+        bring(upstream, small_disk / "retrain")
+    assert [path.name for path in small_disk.iterdir()] == [".retrain.lock"]
+
+
+def test_edits_of_tracked_files_are_undone_and_named(
+    upstream: Upstream, lived_in: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (lived_in / "code.txt").write_text("edited")
+    bring(upstream, lived_in)
+
+    assert (lived_in / "code.txt").read_text() == "one"
+    assert "edits of tracked files are undone: code.txt" in caplog.text
+
+
+def test_the_repository_may_move(upstream: Upstream, lived_in: Path, tmp_path: Path) -> None:
+    moved = Upstream(tmp_path / "moved")
+    new = moved.commit(code="moved")
+
+    assert bring(moved, lived_in) == new
+    assert command(lived_in, "git", "remote", "get-url", "origin").strip() == moved.address
+    assert kept(lived_in)
+
+
+@pytest.mark.parametrize("address_holds_it", [False, True])
+def test_a_token_is_used_and_neither_stored_nor_shown(
+    address_holds_it: bool,
+    upstream: Upstream,
+    folder: Path,
+    git_host: GitHost,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    git_host.password = "s3cret-token"
+    if address_holds_it:
+        address = git_host.address(upstream, "s3cret-token@")
+    else:
+        address = git_host.address(upstream)
+        monkeypatch.setenv(TOKEN_VARIABLE, "s3cret-token")
+    bring(address, folder)
+    new = upstream.commit(code="two")
+
+    assert bring(address, folder) == new
+    assert set(git_host.seen) == {"x-access-token:s3cret-token"}
+    git_host.password = "renewed"
+    assert bring(address, folder) == new
+    assert "Authentication failed" in caplog.text
+    assert "s3cret" not in caplog.text
+    stored = [path for path in (folder / ".git").rglob("*") if path.is_file() and b"s3cret" in path.read_bytes()]
+    assert stored == []
+    assert ("put it into RETRAIN_GIT_TOKEN" in caplog.text) is address_holds_it
+
+
+def test_a_run_that_began_goes_on_with_its_commit(
+    upstream: Upstream, lived_in: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    old = head(lived_in)
+    new = upstream.commit(code="two")
+    newest = upstream.commit(code="three")
+    assert bring(upstream, lived_in) == newest
+
+    assert bring(upstream, lived_in, began=old[:12]) == old == head(lived_in)
+    assert bring(upstream, lived_in, began=new[:12]) == new
+    assert f"the run began with commit {new[:12]} and goes on with it" in caplog.text
+    assert bring(upstream, lived_in) == newest
+    assert kept(lived_in)
+
+
+def test_a_worker_that_lacks_the_commit_of_a_run_fetches_it(upstream: Upstream, lived_in: Path) -> None:
+    new = upstream.commit(code="two")
+    upstream.commit(code="three")
+    assert bring(upstream, lived_in, began=new[:12]) == new
+
+
+def test_a_run_whose_commit_is_gone_begins_anew_and_says_so(
+    upstream: Upstream, lived_in: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert bring(upstream, lived_in, began="0123456789ab") == head(lived_in)
+    assert "commit 0123456789ab, with which the run began, is gone: it begins anew with main" in caplog.text
+
+
+def test_the_code_of_a_run_at_work_is_left_as_it_is(
+    upstream: Upstream, lived_in: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert WORKSPACE_LOCK == LOCK_FILE
+    old = head(lived_in)
+    new = upstream.commit(code="two")
+    with exclusive_workspace(lived_in):
+        assert bring(upstream, lived_in) == old
+    assert "another run is at work" in caplog.text
+    assert bring(upstream, lived_in) == new
+
+
+def test_a_repository_round_the_folder_is_not_touched(upstream: Upstream, tmp_path: Path) -> None:
+    around = Upstream(tmp_path / "around")
+    mine = around.commit(code="mine")
+    folder = around.folder / "retrain"
+    live_in(folder)
+
+    bring(upstream, folder)
+    assert around.git("rev-parse", "HEAD") == mine
+    assert kept(folder)
+    assert (folder / "code.txt").read_text() == "one"
