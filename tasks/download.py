@@ -29,6 +29,7 @@ def download(params: DownloadParams, raw: Path, cache: Path = CACHE) -> None:
         cache: Folder of partial and verified downloads.
 
     Raises:
+        OutageError: No address gave the bytes asked for, and one of them may do so later; `raw` is as it was before.
         InputError: No address gave the bytes asked for; `raw` is then as it was before.
     """
     bundled = bundled_digits() if params.dataset == "digits" else None

@@ -5,12 +5,21 @@ import sys
 from collections.abc import Callable
 
 BAD_INPUT_STATUS = 2
+OUTAGE_STATUS = 69  # EX_UNAVAILABLE of sysexits.h: the same command succeeds once what it needs is back
 RESUMABLE_STATUS = 75  # EX_TEMPFAIL of sysexits.h: the same command, run again, goes on
 INTERRUPTED_STATUS = 130
 
 
 class InputError(Exception):
     """Something from outside is wrong: a parameter, a file, a server. Its text is one sentence that names the thing."""
+
+
+class OutageError(InputError):
+    """Something that is needed is away for now: a server that cannot be reached, is throttled, or broke off.
+
+    The same command may succeed later, with nothing put right by a person. What was denied, is missing or has the wrong
+    bytes is no outage.
+    """
 
 
 class ResumableError(Exception):
@@ -23,7 +32,7 @@ def without_credentials(text: str) -> str:
 
 
 def run_command(name: str, command: Callable[[], None]) -> None:
-    """Run a command's body; end the process with one sentence on stderr and status 2 on bad input.
+    """Run a command's body; end the process with one sentence on stderr where it fails for a reason from outside.
 
     Args:
         name: The stage or command, put before the sentence.
@@ -31,10 +40,14 @@ def run_command(name: str, command: Callable[[], None]) -> None:
 
     Raises:
         SystemExit: With status 2 after an InputError or an operating-system refusal (disk full, no permission),
-            with status 75 after a ResumableError, with status 130 after an interrupt.
+            with status 69 after an OutageError, with status 75 after a ResumableError, with status 130 after an
+            interrupt.
     """
     try:
         command()
+    except OutageError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        raise SystemExit(OUTAGE_STATUS) from error
     except InputError as error:
         print(f"{name}: {error}", file=sys.stderr)
         raise SystemExit(BAD_INPUT_STATUS) from error

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from tasks.data.arrays import Images
-from tasks.errors import BAD_INPUT_STATUS, InputError, run_command
+from tasks.errors import BAD_INPUT_STATUS, OUTAGE_STATUS, InputError, OutageError, run_command
 from tasks.params import load_params
 from tasks.storage.bucket import Bucket, configured_bucket
 from tasks.storage.manifest import MANIFEST_NAME, Figures, Finding, Manifest, parse_manifest
@@ -76,7 +76,8 @@ def reload_in_clean_process(bucket: Bucket, manifest: Manifest, allowed: float) 
         allowed: Largest difference of a probability.
 
     Raises:
-        InputError: The files in the bucket are not those of the manifest, or the store is in trouble.
+        OutageError: The store is in trouble.
+        InputError: The files in the bucket are not those of the manifest, or the store refused.
     """
     with tempfile.TemporaryDirectory(prefix="reload-") as folder:
         described = Path(folder) / MANIFEST_NAME
@@ -99,8 +100,8 @@ def reload_in_clean_process(bucket: Bucket, manifest: Manifest, allowed: float) 
         except subprocess.TimeoutExpired:
             return _failed(f"the process that reloads it did not end within {SECONDS:.0f} s")
     last_words = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-    if done.returncode == BAD_INPUT_STATUS:
-        raise InputError(last_words.removeprefix("reload: "))
+    if done.returncode in (BAD_INPUT_STATUS, OUTAGE_STATUS):
+        raise (InputError if done.returncode == BAD_INPUT_STATUS else OutageError)(last_words.removeprefix("reload: "))
     try:
         return FINDINGS.validate_json((done.stdout.strip().splitlines() or [""])[-1])
     except ValidationError:  # it crashed before its answer

@@ -10,7 +10,7 @@ from typing import Any
 
 from tasks.data.addresses import Openers, StaleError, TemporaryError, TransferError, is_address, open_address, shown
 from tasks.data.partial import PartialFile
-from tasks.errors import InputError
+from tasks.errors import InputError, OutageError
 from tasks.files import sha256_of
 from tasks.progress import Progress, format_duration
 
@@ -48,6 +48,7 @@ def fetch(
         connect_s3: Gives a boto3 S3 client; called for s3:// addresses only.
 
     Raises:
+        OutageError: No address gave the file, and one of them may do so later.
         InputError: No address gave the file; the text names each one and why, without credentials.
     """
     if sha256 and _is_verified(folder / sha256, sha256):
@@ -56,18 +57,20 @@ def fetch(
         if not is_address(address):
             raise InputError(f"address {position} of {len(addresses)} under download.url is not a valid URL")
     openers = Openers(patience.timeout_seconds, connect_s3)
-    failures = []
+    failures, may_pass = [], False
     for address in addresses:
         with PartialFile(folder / f"{sha256 or _key(address)}.part") as part:
             try:
                 _fetch_from(address, sha256, part, patience, openers)
             except TransferError as error:
                 failures.append(f"{shown(address)} ({error})")
+                may_pass = may_pass or isinstance(error, TemporaryError)
                 continue
             verified = folder / part.sha256
             part.keep(verified)
             return verified
-    raise InputError(f"the data set could not be downloaded: {'; '.join(failures)}")
+    kind = OutageError if may_pass else InputError
+    raise kind(f"the data set could not be downloaded: {'; '.join(failures)}")
 
 
 def _key(address: str) -> str:
@@ -89,7 +92,8 @@ def _fetch_from(address: str, sha256: str | None, part: PartialFile, patience: P
     """Fill `part` from one address until it is complete and verified.
 
     Raises:
-        TransferError: The address will not give the file, or did not in as many tries as patience allows.
+        TemporaryError: The address did not give the file in as many tries as patience allows.
+        TransferError: It will not.
     """
     for attempt in range(1, patience.attempts + 1):
         try:
@@ -98,7 +102,7 @@ def _fetch_from(address: str, sha256: str | None, part: PartialFile, patience: P
                 _verify(sha256, part, resumed)
         except TemporaryError as error:
             if attempt == patience.attempts:
-                raise TransferError(f"{error}; tried {attempt} times" if attempt > 1 else str(error)) from error
+                raise TemporaryError(f"{error}; tried {attempt} times" if attempt > 1 else str(error)) from error
             pause = pause_seconds(patience, attempt, error.retry_after)
             print(f"{shown(address)}: {error}; try {attempt + 1} of {patience.attempts} in {format_duration(pause)}")
             time.sleep(pause)

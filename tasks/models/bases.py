@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from tasks.errors import InputError
+from tasks.errors import InputError, OutageError
 from tasks.models.convolution import Convolution
 from tasks.models.gelu import gelu
 from tasks.models.layers import BatchNormalization, PartialIdentity, WhiteningConvolution
@@ -75,9 +75,16 @@ def _application(build: Callable[..., Any], images: keras.KerasTensor, params: M
     weights = None if params.weights in ("none", "imagenet") else Path(params.weights)
     if weights is not None and not weights.is_file():
         raise InputError(f"model.weights = {params.weights!r}: not none, imagenet or an existing .weights.h5 file")
-    network = build(
-        include_top=False, weights="imagenet" if params.weights == "imagenet" else None, input_tensor=images
-    )
+    try:
+        network = build(
+            include_top=False, weights="imagenet" if params.weights == "imagenet" else None, input_tensor=images
+        )
+    except Exception as error:  # as which keras.utils.get_file raises whatever urllib says
+        if not str(error).startswith("URL fetch failure"):
+            raise
+        status = getattr(error.__context__, "code", None)  # of an HTTPError
+        kind = OutageError if status is None or status == 429 or status >= 500 else InputError
+        raise kind(f"the weights that Keras provides for {params.base} cannot be fetched: {error}") from error
     if weights is not None:
         try:
             with weights.open("rb") as stream:

@@ -19,9 +19,9 @@ from tasks.errors import InputError
 from tasks.files import CHUNK, begin_sync, sha256_of
 from tasks.params import load_params
 from tasks.storage.checksums import Checksums, base64_of, checksums_of
-from tasks.storage.client import ALTERED, MISSING, connect, error_code, storage_errors
+from tasks.storage.client import ALTERED, BUSY, MISSING, connect, error_code, storage_errors
 from tasks.storage.conditional_writes import LOST, PROBE, honours_conditions
-from tasks.storage.retries import BUSY, AlteredError, retried
+from tasks.storage.retries import AlteredError, retried
 from tasks.storage.signatures import TrustedKeys, configured_trust
 
 # Files of 100 MiB and more go in parts of 16 MiB, four at a time: 64 MiB of memory at most, whatever a file's size.

@@ -13,18 +13,19 @@ from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
-    ConnectionClosedError,
+    ConnectionError,
     EndpointConnectionError,
     FlexibleChecksumError,
     HTTPClientError,
     IncompleteReadError,
     NoCredentialsError,
     PartialCredentialsError,
+    SSLError,
 )
 from s3transfer.exceptions import S3DownloadFailedError
 from urllib3.exceptions import HTTPError
 
-from tasks.errors import InputError
+from tasks.errors import InputError, OutageError
 from tasks.progress import format_duration
 from tasks.storage.credentials import load_credentials
 from tasks.storage.slow_answers import give_up_on_slow_answers
@@ -39,6 +40,11 @@ DENIED = {"AccessDenied", "403", "Forbidden", "AllAccessDisabled"}
 MISSING = {"NoSuchKey", "404", "NotFound"}
 ALTERED = {"BadDigest", "XAmzContentSHA256Mismatch"}
 CLOCK_WRONG = {"RequestTimeTooSkewed", "RequestExpired"}
+BUSY = {"ConditionalRequestConflict", "OperationAborted"}
+THROTTLED = {"SlowDown", "Throttling", "ThrottlingException", "TooManyRequests", "RequestLimitExceeded", "429"}
+BROKE_OFF = {"IncompleteBody", "RequestTimeout"}
+OUTAGE_CODES = BUSY | THROTTLED | BROKE_OFF
+OUTAGE_STATUSES = {429, 500, 502, 503, 504}
 
 
 def connect(environment: Mapping[str, str] | None = None) -> Any:
@@ -102,8 +108,9 @@ def storage_errors(client: Any, bucket: str, key: str = "") -> Iterator[None]:
     """Turn boto3's errors into sentences that name the endpoint, the bucket and the key's path, never a credential.
 
     Raises:
-        InputError: The store is unreachable, the credentials are missing or wrong, the bucket or the object does not
-            exist, access is denied, or the store refused for another reason, which is named.
+        OutageError: The store is unreachable, throttles, fails inside, or the connection broke.
+        InputError: The credentials are missing or wrong, the bucket or the object does not exist, access is denied, or
+            the store refused for another reason, which is named.
     """
     endpoint = client.meta.endpoint_url
     place = f"s3://{bucket}/{key}" if key else f"bucket {bucket!r}"
@@ -115,17 +122,37 @@ def storage_errors(client: Any, bucket: str, key: str = "") -> Iterator[None]:
             "or start the local object store with: make up"
         ) from error
     except EndpointConnectionError as error:
-        raise InputError(f"the object store at {endpoint} cannot be reached; is it running?") from error
-    except (ConnectionClosedError, HTTPClientError, HTTPError, IncompleteReadError) as error:
-        raise InputError(f"the connection to the object store at {endpoint} broke: {_one_line(error)}") from error
+        raise OutageError(f"the object store at {endpoint} cannot be reached; is it running?") from error
+    except (ConnectionError, HTTPClientError, HTTPError, IncompleteReadError) as error:
+        if _is_untrusted(error):
+            raise InputError(f"the TLS certificate of the object store at {endpoint} is not trusted") from error
+        raise OutageError(f"the connection to the object store at {endpoint} broke: {_one_line(error)}") from error
     except (ClientError, Boto3Error, S3DownloadFailedError) as error:
-        raise InputError(_sentence(cause_of(error), endpoint, bucket, place)) from error
+        kind = OutageError if is_outage(error) else InputError
+        raise kind(_sentence(cause_of(error), endpoint, bucket, place)) from error
     except FlexibleChecksumError as error:
         raise InputError(
             f"what came of {place} from {endpoint} is not what was written: its checksum differs"
         ) from error
     except BotoCoreError as error:
         raise InputError(f"the object store at {endpoint} could not be used: {_one_line(error)}") from error
+
+
+def is_outage(error: Exception) -> bool:
+    """Return whether the store is away, busy or failing for now, or the connection to it broke."""
+    if isinstance(error, RetriesExceededError):  # boto3's own, of a download that broke off
+        return True
+    error = cause_of(error)
+    if isinstance(error, ClientError):
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        return status in OUTAGE_STATUSES or error_code(error) in OUTAGE_CODES
+    broken = ConnectionError | HTTPClientError | IncompleteReadError | S3DownloadFailedError
+    # A refusal that breaks off is urllib3's error: botocore lets it through as it is.
+    return isinstance(error, broken | HTTPError) and not _is_untrusted(error)
+
+
+def _is_untrusted(error: Exception) -> bool:
+    return isinstance(error, SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error)
 
 
 def cause_of(error: Exception) -> Exception:

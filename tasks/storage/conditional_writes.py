@@ -14,8 +14,8 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from tasks.storage.client import error_code
-from tasks.storage.retries import BUSY, retried
+from tasks.storage.client import BUSY, error_code
+from tasks.storage.retries import retried
 
 LOST = {"PreconditionFailed", "412"}
 UNKNOWN = {"NotImplemented", "501"}

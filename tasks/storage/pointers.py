@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from tasks.errors import InputError
+from tasks.errors import InputError, OutageError
 from tasks.storage.bucket import Bucket, ConflictError, Stored, sha256_of_bytes
 from tasks.storage.manifest import ID_LENGTH, DamagedError, Manifest, ReleaseId, Sha256
 from tasks.storage.releases import FOLDER, check_signature, find_manifest, read_manifest
@@ -135,7 +135,8 @@ def move_pointer(
         Whether the channel points at the release now.
 
     Raises:
-        InputError: The store refused, or other writers won every one of a bounded number of races. Or the key to sign
+        OutageError: The store is away, or other writers won every one of a bounded number of races.
+        InputError: The store refused. Or the key to sign
             with cannot be used, or the release is not signed.
     """
     return _point(bucket, channel, manifest, decide, {"moved_at": moved_at, "actor": actor})
@@ -239,7 +240,8 @@ def _swap(bucket: Bucket, channel: Channel, next_move: Callable[[Pointer | None]
         Whether the chosen move is the present one.
 
     Raises:
-        InputError: The store refused, or other writers won every one of a bounded number of races.
+        OutageError: The store is away, or other writers won every one of a bounded number of races.
+        InputError: The store refused.
     """
     key = signing_key(bucket.trust)
     written: tuple[Move, ...] = ()
@@ -259,7 +261,7 @@ def _swap(bucket: Bucket, channel: Channel, next_move: Callable[[Pointer | None]
             return True
         except ConflictError:
             time.sleep(random.uniform(0, min(LONGEST_PAUSE_SECONDS, 0.01 * 2**attempt)))  # noqa: S311  not a secret
-    raise InputError(f"{bucket.uri(_key(channel))} could not be moved: other publishers moved it {ATTEMPTS} times")
+    raise OutageError(f"{bucket.uri(_key(channel))} could not be moved: other publishers moved it {ATTEMPTS} times")
 
 
 def _standing(history: tuple[Move, ...]) -> list[Move]:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from tasks.errors import InputError
+from tasks.errors import InputError, OutageError
 from tasks.files import replaced_folder, sha256_of
 from tasks.progress import Progress
 from tasks.storage.bucket import Bucket, ConflictError, sha256_of_bytes
@@ -99,7 +99,7 @@ def publish_release(
     except ConflictError as error:
         present = find_manifest(bucket, manifest.id)
         if present is None:
-            raise InputError(f"{bucket.uri(manifest_key(manifest.id))} is busy; publish again") from error
+            raise OutageError(f"{bucket.uri(manifest_key(manifest.id))} is busy; publish again") from error
         return _accepted(bucket, present, key)
     add_to_index(bucket, manifest)
     return manifest

@@ -9,38 +9,24 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from boto3.exceptions import RetriesExceededError
-from botocore.exceptions import (
-    ClientError,
-    ConnectionError,
-    FlexibleChecksumError,
-    HTTPClientError,
-    IncompleteReadError,
-)
-from s3transfer.exceptions import S3DownloadFailedError
-from urllib3.exceptions import HTTPError
+from botocore.exceptions import ClientError, FlexibleChecksumError
 
-from tasks.storage.client import cause_of, error_code
+from tasks.storage.client import cause_of, error_code, is_outage
 
 ATTEMPTS = 6
 SECONDS = 60.0
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 5.0
 
-BUSY = {"ConditionalRequestConflict", "OperationAborted"}
-THROTTLED = {"SlowDown", "Throttling", "ThrottlingException", "TooManyRequests", "RequestLimitExceeded", "429"}
-BROKEN_ON_THE_WAY = {
+ALTERED_ON_THE_WAY = {
     "BadDigest",
-    "IncompleteBody",
     "InvalidDigest",
     "InvalidPart",
     "InvalidPartOrder",
     "MalformedXML",
     "NoSuchUpload",
-    "RequestTimeout",
     "XAmzContentSHA256Mismatch",
 }
-PASSING_CODES = BUSY | THROTTLED | BROKEN_ON_THE_WAY
 
 Result = TypeVar("Result")
 
@@ -71,20 +57,8 @@ def retried(operation: Callable[[], Result]) -> Result:
 
 
 def may_pass(error: Exception) -> bool:
-    """Return whether the same operation may succeed a moment later."""
-    if isinstance(error, RetriesExceededError):  # boto3's own, of a download that broke off
+    """Return whether the same operation may succeed a moment later: after an outage, or what the way altered."""
+    if is_outage(error) or isinstance(error, AlteredError | FlexibleChecksumError):
         return True
-    error = cause_of(error)
-    if isinstance(error, ClientError):
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        return status in {429, 500, 502, 503, 504} or error_code(error) in PASSING_CODES
-    return isinstance(
-        error,
-        AlteredError
-        | ConnectionError
-        | FlexibleChecksumError
-        | HTTPClientError
-        | HTTPError  # a refusal that breaks off: botocore lets it through as it is
-        | IncompleteReadError
-        | S3DownloadFailedError,
-    )
+    cause = cause_of(error)
+    return isinstance(cause, ClientError) and error_code(cause) in ALTERED_ON_THE_WAY

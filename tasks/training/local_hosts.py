@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
-from tasks.errors import BAD_INPUT_STATUS, RESUMABLE_STATUS
+from tasks.errors import BAD_INPUT_STATUS, OUTAGE_STATUS, RESUMABLE_STATUS
 
 GRACE = 60.0  # seconds that the others have to stop by themselves when one is gone
 POLL = 0.1
@@ -77,11 +77,14 @@ def _remembered() -> Iterator[list[int]]:
 
 
 def _status(statuses: list[int]) -> int:
-    """Return bad input before a resumable end before any other failure: the others only followed it."""
-    for telling in (BAD_INPUT_STATUS, RESUMABLE_STATUS):
+    """Return bad input, then an outage, then a resumable end before any other failure: the others only followed it.
+
+    A host that a signal killed gives a shell's status for that, 128 and the signal's number.
+    """
+    for telling in (BAD_INPUT_STATUS, OUTAGE_STATUS, RESUMABLE_STATUS):
         if telling in statuses:
             return telling
-    return next((abs(status) for status in statuses if status), 0)
+    return next((status if status > 0 else 128 - status for status in statuses if status), 0)
 
 
 def _free_ports(count: int) -> list[int]:

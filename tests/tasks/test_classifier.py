@@ -177,5 +177,5 @@ def test_labels_that_do_not_fit_are_refused(predict: Any, classifier_workspace: 
 def test_an_unreachable_store_is_one_sentence(predict: Any, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
     status, output, errors = predict(pictures / "000.png")
-    assert (status, output) == (2, "")
+    assert (status, output) == (69, "")
     assert errors == "predict: the object store at http://127.0.0.1:1 cannot be reached; is it running?\n"

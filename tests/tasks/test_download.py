@@ -142,7 +142,7 @@ def test_unreachable_addresses_are_refused(tmp_path: Path, http_server: FaultySe
     gone = http_server.url("/gone")
     write_params(tmp_path, url=["http://127.0.0.1:1/a", gone])
     sentence = f"could not be downloaded: http://127.0.0.1:1/a (Connection refused); {gone} (404 Not Found)"
-    assert_refused(tmp_path, "download", sentence)
+    assert_refused(tmp_path, "download", sentence, status=69)
 
 
 def test_full_disk_leaves_what_was_there(small_disk: Path, http_server: FaultyServer) -> None:

@@ -1,6 +1,6 @@
 import pytest
 
-from tasks.errors import InputError, run_command
+from tasks.errors import InputError, OutageError, ResumableError, run_command
 
 
 def raises(error: BaseException) -> None:
@@ -11,6 +11,8 @@ def raises(error: BaseException) -> None:
     ("error", "sentence", "status"),
     [
         (InputError("the archive is cut short"), "split: the archive is cut short\n", 2),
+        (OutageError("the object store is away"), "split: the object store is away\n", 69),
+        (ResumableError("stopped and saved"), "split: stopped and saved\n", 75),
         (OSError(28, "No space left on device", "data/split"), "split: No space left on device (data/split)\n", 2),
         (KeyboardInterrupt(), "split: interrupted\n", 130),
     ],

@@ -271,8 +271,9 @@ def test_an_unreachable_store_is_one_sentence(object_store: ObjectStore, bucket:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         endpoint = f"http://127.0.0.1:{unused.getsockname()[1]}"
-        sentence = _refusal(_registry(object_store, bucket, "list", AWS_ENDPOINT_URL_S3=endpoint))
-    assert f"{endpoint} cannot be reached" in sentence
+        done = _registry(object_store, bucket, "list", AWS_ENDPOINT_URL_S3=endpoint)
+    assert (done.returncode, done.stdout) == (69, "")
+    assert done.stderr == f"registry: the object store at {endpoint} cannot be reached; is it running?\n"
 
 
 def test_wrong_credentials_are_one_sentence(object_store: ObjectStore, bucket: Bucket) -> None:

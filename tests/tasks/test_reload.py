@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tasks import reload as module
-from tasks.errors import InputError
+from tasks.errors import OutageError
 from tasks.reload import checked_positions, choose_checked_images, reload_in_clean_process, reloads, serves
 from tasks.storage.pointers import resolve
 from tasks.storage.releases import pull_release
@@ -112,7 +112,7 @@ def test_a_store_in_trouble_is_an_error_and_no_finding(workspace: Workspace, mon
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{unused.getsockname()[1]}")
-        with pytest.raises(InputError, match="cannot be reached; is it running"):
+        with pytest.raises(OutageError, match="cannot be reached; is it running"):
             reload_in_clean_process(bucket, manifest, ALLOWED)
 
 

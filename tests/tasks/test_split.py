@@ -122,14 +122,14 @@ BAD_FOLDERS = {
 }
 
 
-def assert_refused(workspace: Path, stage: str, sentence: str) -> str:
-    """The command ends with status 2 and one sentence, and leaves its output as it was; return what it printed."""
+def assert_refused(workspace: Path, stage: str, sentence: str, status: int = 2) -> str:
+    """The command ends with this status and one sentence, and leaves its output as it was; return what it printed."""
     output = workspace / "data" / ("split" if stage == "split" else "raw")
     output.mkdir(parents=True, exist_ok=True)
     (output / "before").write_text("stays")
     before = folder_bytes(output)
     done = command(workspace, stage)
-    assert done.returncode == 2, done.stderr
+    assert done.returncode == status, done.stderr
     assert done.stderr.startswith(f"{stage}: ")
     assert done.stderr.count("\n") == 1
     assert sentence in done.stderr

@@ -10,7 +10,7 @@ from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError
 
 from infra.local.object_store import ObjectStore
-from tasks.errors import InputError
+from tasks.errors import InputError, OutageError
 from tasks.files import sha256_of
 from tasks.storage import bucket as bucket_module
 from tasks.storage import client as client_module
@@ -215,7 +215,7 @@ def test_what_does_not_pass_ends_in_a_sentence_after_a_bounded_number_of_tries(
     monkeypatch.setattr(retries, "ATTEMPTS", 3)
     faulty_s3.fail(fault, "PUT", "object", times=1000)
     faulty_s3.fail(fault, "GET", "object", times=1000)
-    with pytest.raises(InputError, match=sentence):
+    with pytest.raises(OutageError, match=sentence):
         bucket.write("object", b"mine", replacing=None)
     assert len(faulty_s3.sent("PUT", "object")) == 3
 

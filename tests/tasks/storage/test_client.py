@@ -11,15 +11,16 @@ from typing import Any
 import pytest
 
 from infra.local.object_store import ObjectStore
-from tasks.errors import InputError
+from tasks.errors import InputError, OutageError
 from tasks.storage import client as module
 from tasks.storage.client import connect, storage_errors
 from tests.fixtures.remote_checkpoints import READER
 
 
-def _sentence(client: Any, bucket: str = "retrain") -> str:
+def _sentence(client: Any, bucket: str = "retrain", *, kind: type[InputError] = InputError) -> str:
     with pytest.raises(InputError) as caught, storage_errors(client, bucket):
         client.list_objects_v2(Bucket=bucket)
+    assert type(caught.value) is kind
     return str(caught.value)
 
 
@@ -41,7 +42,7 @@ def test_an_unreachable_store_is_named(object_store: ObjectStore, monkeypatch: p
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))  # bound but not listening: connections are refused
         endpoint = f"http://127.0.0.1:{unused.getsockname()[1]}"
-        sentence = _sentence(connect({**object_store.environment, "AWS_ENDPOINT_URL_S3": endpoint}))
+        sentence = _sentence(connect({**object_store.environment, "AWS_ENDPOINT_URL_S3": endpoint}), kind=OutageError)
     assert sentence == f"the object store at {endpoint} cannot be reached; is it running?"
 
 

@@ -19,7 +19,16 @@ time.sleep(60) if status == "hangs" else os.kill(os.getpid(), 9) if status == "k
 
 @pytest.mark.parametrize(
     ("statuses", "expected"),
-    [("0,0", 0), ("0,75", 75), ("75,2", 2), ("75,killed", 75), ("0,killed", 9), ("1,0", 1), ("3,75,2", 2)],
+    [
+        ("0,0", 0),
+        ("0,75", 75),
+        ("75,2", 2),
+        ("75,killed", 75),
+        ("0,killed", 137),
+        ("75,69", 69),
+        ("1,0", 1),
+        ("3,75,2", 2),
+    ],
 )
 def test_the_status_says_best_what_happened(statuses: str, expected: int) -> None:
     assert run_hosts(statuses.count(",") + 1, [sys.executable, "-c", HOST, statuses]) == expected
@@ -42,4 +51,4 @@ def test_a_signal_before_the_hosts_have_started_reaches_them_all(monkeypatch: py
         return start(command, addresses, index)
 
     monkeypatch.setattr(local_hosts, "_start", start_after_a_signal)
-    assert run_hosts(2, [sys.executable, "-c", HOST, "hangs,hangs"]) == signal.SIGTERM
+    assert run_hosts(2, [sys.executable, "-c", HOST, "hangs,hangs"]) == 128 + signal.SIGTERM
