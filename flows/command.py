@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
+from infra.leash import Leash
 from infra.process_group import stop_group
 
 KEPT_LINES = 40
@@ -51,7 +51,7 @@ def run_lines(
     """Run a command; call `on_line` with each line of its standard output and error, merged, as it comes.
 
     Whatever ends the wait (the time limit, an interrupt, a cancellation that Prefect raises here) also ends the whole
-    process group, so that no grandchild goes on training unseen.
+    process group, so that no grandchild goes on training unseen. So does whatever ends this process, SIGKILL included.
 
     Args:
         command: The program and its arguments.
@@ -64,22 +64,33 @@ def run_lines(
         CommandTimeoutError: The time limit passed; the group is gone.
     """
     limits = limits or Limits()
-    process = subprocess.Popen(
-        command,
-        cwd=folder,
-        env=command_environment(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
+    reading, writing = os.pipe()
     try:
+        leash = Leash(reading, limits.grace_seconds)
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=command_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=writing,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    except BaseException:
+        os.close(reading)
+        raise
+    finally:
+        os.close(writing)
+    try:
+        leash.tie(process.pid)
         if on_start is not None:
             on_start(process.pid)
-        return _follow(process, on_line, limits)
+        return _follow(process, reading, on_line, limits)
     except BaseException:
         stop_group(process.pid, limits.grace_seconds, process)
         raise
+    finally:
+        leash.let_go()
 
 
 def command_environment() -> dict[str, str]:
@@ -88,11 +99,10 @@ def command_environment() -> dict[str, str]:
     return os.environ | {"PATH": path, "PYTHONUNBUFFERED": "1"}
 
 
-def _follow(process: subprocess.Popen[bytes], on_line: OnLine, limits: Limits) -> Finished:
+def _follow(process: subprocess.Popen[bytes], output: int, on_line: OnLine, limits: Limits) -> Finished:
     """Hand on lines until the process has ended and nobody holds its output any more."""
     lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-    assert process.stdout is not None  # noqa: S101 - a pipe was asked for
-    threading.Thread(target=_read, args=(process.stdout, lines), daemon=True).start()
+    threading.Thread(target=_read, args=(output, lines), daemon=True).start()
     kept: deque[str] = deque(maxlen=KEPT_LINES)
     start, ended = time.monotonic(), None
     while True:
@@ -115,9 +125,9 @@ def _follow(process: subprocess.Popen[bytes], on_line: OnLine, limits: Limits) -
                 return Finished(process.returncode, tuple(kept))
 
 
-def _read(stream: IO[bytes], lines: "queue.SimpleQueue[str | None]") -> None:
-    """Put each line into the queue, then None."""
-    with stream:
+def _read(output: int, lines: "queue.SimpleQueue[str | None]") -> None:
+    """Put each line into the queue, then None; close the output."""
+    with os.fdopen(output, "rb") as stream:
         for line in stream:
             lines.put(line.decode(errors="replace").rstrip("\r\n"))
     lines.put(None)

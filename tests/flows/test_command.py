@@ -2,11 +2,12 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from flows.command import CommandTimeoutError, Limits, run_lines
+from flows.command import CommandTimeoutError, Finished, Limits, run_lines
 from infra.process_group import group_lives
 from tests.fixtures.dvc_project import REPOSITORY
 
@@ -71,17 +72,31 @@ def test_child_left_behind_with_the_output_open_is_stopped(tmp_path: Path) -> No
     assert not group_lives(groups[0])
 
 
-def test_sigterm_to_the_caller_leaves_no_orphan(tmp_path: Path) -> None:
-    caller = f"""
+# What trains: told to end, it takes a moment, says a lot and saves.
+SAVES = [
+    sys.executable,
+    "-c",
+    "import signal, sys, threading; "
+    "told = threading.Event(); signal.signal(signal.SIGTERM, lambda *_: told.set()); "
+    "print('started', flush=True)\n"
+    "while not told.wait(0.01): print('.' * 4000, flush=True)\n"
+    "for _ in range(100): print('.' * 4000, flush=True)\n"
+    "open('saved', 'w').close()",
+]
+CALLER = """
 import signal, sys
 from pathlib import Path
 from flows.command import run_lines
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-run_lines({FAMILY!r}, Path("."), print, on_start=lambda group: print("group", group, flush=True))
+run_lines({command!r}, Path("."), print, on_start=lambda group: print("group", group, flush=True))
 """
+
+
+def call(command: list[str], folder: Path) -> tuple["subprocess.Popen[str]", int]:
+    """Have another process run a command; return that process and the command's group once it is at work."""
     process = subprocess.Popen(
-        [sys.executable, "-u", "-c", caller],
-        cwd=tmp_path,
+        [sys.executable, "-u", "-c", CALLER.format(command=command)],
+        cwd=folder,
         env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
         stdout=subprocess.PIPE,
         text=True,
@@ -90,6 +105,42 @@ run_lines({FAMILY!r}, Path("."), print, on_start=lambda group: print("group", gr
     group = int(process.stdout.readline().split()[1])
     assert process.stdout.readline().startswith("started")
     assert group_lives(group)
+    return process, group
+
+
+def test_sigterm_to_the_caller_leaves_no_orphan(tmp_path: Path) -> None:
+    process, group = call(FAMILY, tmp_path)
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 143
     assert not group_lives(group)
+
+
+@pytest.mark.parametrize("command", [FAMILY, SAVES])
+def test_sigkill_of_the_caller_leaves_no_orphan_and_lets_it_save(tmp_path: Path, command: list[str]) -> None:
+    process, group = call(command, tmp_path)
+    process.kill()
+    process.communicate()
+    deadline = time.monotonic() + 30
+    while group_lives(group):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert (tmp_path / "saved").exists() == (command is SAVES)
+
+
+def watches() -> list[int]:
+    """Return the process ids of the leashes that this process holds."""
+    shown = subprocess.run(["ps", "-A", "-ww", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+    processes = (line.split(maxsplit=2) for line in shown.splitlines())
+    return [int(pid) for pid, parent, name in processes if int(parent) == os.getpid() and "infra/leash.py" in name]
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_an_ended_command_leaves_no_watch_and_a_watch_s_death_ends_nothing(tmp_path: Path, killed: bool) -> None:
+    def on_line(_line: str) -> None:
+        (watch,) = watches()
+        if killed:
+            os.kill(watch, signal.SIGKILL)
+
+    finished = run_lines(["sh", "-c", "echo at work; exit 3"], tmp_path, on_line)
+    assert finished == Finished(3, ("at work",))
+    assert watches() == []
