@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test soak fuzz bench lint up down deploy environment
+.PHONY: help run test soak fuzz bench lint up down deploy image environment
 
 PYTHON := .venv/bin/python
 # Written last: an environment whose installation was cut off has none. A .venv that is a link is replaced by a folder,
@@ -39,6 +39,9 @@ down: environment ## stop them; their data stays under .local/
 deploy: environment ## register prefect.yaml's deployment with the Prefect server of `make up`
 	@variables=$$($(PYTHON) -m infra.local env) && eval "$$variables" && .venv/bin/prefect --no-prompt deploy --all && \
 	  $(PYTHON) -m infra.automations
+
+image: environment ## build the worker's image with buildah, without a daemon; LOCK=requirements-gpu.lock brings CUDA
+	@$(PYTHON) -m infra.docker.build_image --lock $(or $(LOCK),requirements.lock)
 
 environment: $(STAMP)
 

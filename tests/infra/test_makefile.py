@@ -48,7 +48,7 @@ def test_help_lists_every_target(machine: Path) -> None:
     done = make(machine)
     assert done.returncode == 0, done.stderr
     names = [line.split()[0] for line in done.stdout.splitlines()]
-    assert {"run", "test", "soak", "bench", "lint", "up", "down", "deploy"} <= set(names)
+    assert {"run", "test", "soak", "bench", "lint", "up", "down", "deploy", "image"} <= set(names)
 
 
 def test_no_python_is_one_clear_sentence(machine: Path) -> None:
