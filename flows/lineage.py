@@ -7,11 +7,27 @@ from pathlib import Path
 from typing import Any
 
 from flows.command import Limits, OnLine, run_lines
+from flows.failures import StepError
 from flows.stages import DVC
 
 
-class PushError(Exception):
-    """Files did not arrive in DVC's remote."""
+class PushError(StepError):
+    """Files did not arrive in DVC's remote: for a reason that another try may not meet, or because it is away."""
+
+    def __init__(self, sentence: str, *, is_away: bool = False) -> None:
+        self.sentence = self.reason = sentence
+        self._is_away = is_away
+        super().__init__(sentence)
+
+    @property
+    def is_outage(self) -> bool:
+        """Whether the remote cannot be reached for now."""
+        return self._is_away
+
+    @property
+    def passes_soon(self) -> bool:
+        """Whether another try may succeed at once."""
+        return not self._is_away
 
 
 def push(folder: Path, on_line: OnLine, limits: Limits | None = None) -> int:
@@ -60,7 +76,20 @@ def _project(folder: Path) -> Iterator[Any]:
         with Repo(str(folder)) as repo:
             yield repo
     except (BotoCoreError, DvcException, OSError) as error:
-        raise PushError(f"DVC's remote cannot be asked: {' '.join(str(error).split())}") from error
+        sentence = f"DVC's remote cannot be asked: {' '.join(str(error).split())}"
+        raise PushError(sentence, is_away=_is_away(error)) from error
+
+
+def _is_away(error: BaseException) -> bool:
+    """Tell whether an outage is among what caused an error: DVC and s3fs wrap boto3's."""
+    from tasks.storage.client import is_outage  # noqa: PLC0415 - with boto3 a second to import
+
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, TimeoutError | ConnectionError) or (isinstance(cause, Exception) and is_outage(cause)):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
 
 
 def _missing(repo: Any) -> list[str]:

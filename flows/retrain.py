@@ -16,9 +16,12 @@ from prefect.tasks import Task, exponential_backoff
 
 from flows.artifacts import ProgressArtifact, record_results
 from flows.command import Limits
+from flows.failures import StepError
+from flows.interrupted import interrupted_where_it_may_pass
 from flows.lineage import push, save_experiment
+from flows.outages import outlast
 from flows.overrides import apply_overrides
-from flows.stages import Outcome, StageError, StageResult, read_stages, run_stage
+from flows.stages import Outcome, StageResult, read_stages, run_stage
 from flows.workspace import exclusive_workspace
 from tasks.storage.credentials import load_credentials
 
@@ -27,36 +30,27 @@ HOUR = 3600.0
 
 @dataclass(frozen=True)
 class Policy:
-    """How often a stage is tried again, whether only where it can go on, and how long one try may take, in seconds."""
+    """How often a step that was killed, or can go on, is tried again; how long one try may take, in seconds."""
 
     retries: int = 3
-    only_resumable: bool = True
     timeout: float = 6 * HOUR
 
 
-# What talks to a network is tried again; anything else only where it saved its work, since it would fail the same way.
-POLICIES = {
-    "download": Policy(only_resumable=False, timeout=2 * HOUR),
-    "train": Policy(timeout=72 * HOUR),
-    "publish": Policy(only_resumable=False, timeout=HOUR),
-}
+POLICIES = {"download": Policy(timeout=2 * HOUR), "train": Policy(timeout=72 * HOUR), "publish": Policy(timeout=HOUR)}
 PUSH = Policy()
 BACKOFF_SECONDS = exponential_backoff(backoff_factor=5)
 JITTER = 0.5
 
 
 def worth_another_try(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
-    """Tell whether a failure may pass: not where a stage says that its input is wrong, always where it can go on."""
+    """Tell whether another try may end better; an outage was waited for already (flows/outages.py)."""
     error = state.result(raise_on_failure=False)
-    if not isinstance(error, StageError):
-        return False
-    only_resumable = POLICIES.get(error.stage, Policy()).only_resumable
-    return error.is_resumable or not (only_resumable or error.is_final)
+    return isinstance(error, StepError) and error.passes_soon
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, retry_condition_fn=worth_another_try)
 def bring_up_to_date(stage: str, note_group: Any) -> StageResult:
-    """Run one stage, its lines going to the log and its progress to a progress artifact."""
+    """Run one stage, its lines going to the log and its progress to a progress artifact; wait for what is away."""
     logger = get_run_logger()
     progress = ProgressArtifact(stage)
 
@@ -65,7 +59,7 @@ def bring_up_to_date(stage: str, note_group: Any) -> StageResult:
         progress.see(line)
 
     limits = Limits(timeout_seconds=POLICIES.get(stage, Policy()).timeout)
-    result = run_stage(stage, Path.cwd(), on_line, limits, note_group)
+    result = outlast(lambda lines: run_stage(stage, Path.cwd(), lines, limits, note_group), on_line, logger.warning)
     progress.finish()
     logger.info("%s (%.1f s)", result.outcome, result.seconds)
     return result
@@ -91,16 +85,19 @@ def stage_task(stage: str) -> "Task[..., StageResult]":
     retries=PUSH.retries,
     retry_delay_seconds=BACKOFF_SECONDS,
     retry_jitter_factor=JITTER,
+    retry_condition_fn=worth_another_try,
 )
 def push_to_remote() -> int:
     """Bring data, model and evaluation into DVC's remote; return how many files were missing there."""
     logger = get_run_logger()
-    count = push(Path.cwd(), logger.info, Limits(timeout_seconds=PUSH.timeout))
+    limits = Limits(timeout_seconds=PUSH.timeout)
+    count = outlast(lambda lines: push(Path.cwd(), lines, limits), logger.info, logger.warning)
     logger.info(f"{count} files pushed, all of them seen in the remote" if count else "the remote has every file")
     return count
 
 
 @flow(name="retrain", persist_result=False, log_prints=False)
+@interrupted_where_it_may_pass
 def retrain(
     overrides: dict[str, Any] | None = None, push_data: bool = True, save_run: bool = True
 ) -> list[StageResult]:
@@ -119,7 +116,7 @@ def retrain(
 
     Raises:
         InputError: params.yaml is not valid, or another run is at work in this workspace.
-        StageError: A stage failed; those after it did not run.
+        StageError: A stage failed; those after it did not run. Where its reason may pass, the run is Interrupted.
     """
     folder = Path.cwd()
     with exclusive_workspace(folder) as note_group:

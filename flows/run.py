@@ -13,15 +13,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
+from flows.failures import StepError
 from flows.fallback import reachable_data
-from flows.lineage import PushError
 from flows.overrides import Overrides, parse_assignments
-from flows.stages import StageError, StageResult
+from flows.stages import StageResult
 from flows.summary import summary
 from infra.local.object_store import ObjectStore
 from infra.local.prefect_server import PrefectServer
 from infra.local.worker import Worker
-from tasks.errors import InputError, run_command
+from tasks.errors import InputError, OutageError, run_command
 from tasks.storage.credentials import CHOSEN_ELSEWHERE
 
 SIGNAL_STATUS = 128  # to which a shell adds the signal's number
@@ -68,12 +68,12 @@ def _run_flow(overrides: Overrides) -> list[StageResult]:
     use_stage_console()
     try:
         return retrain(dict(overrides))
-    except StageError as error:
+    except StepError as error:
+        if error.is_outage:
+            raise OutageError(error.sentence) from error
         if error.is_final:
             raise InputError(error.sentence) from error
         raise SystemExit(f"run: {error.sentence}") from error
-    except PushError as error:
-        raise SystemExit(f"run: {error}") from error
 
 
 @contextlib.contextmanager

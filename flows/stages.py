@@ -1,6 +1,7 @@
 """The stages of dvc.yaml: their order, and how one is run, watched, stopped and, where it fails, undone."""
 
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -9,11 +10,13 @@ from enum import StrEnum
 from pathlib import Path
 
 from flows.command import CommandTimeoutError, Finished, Limits, OnLine, run_lines
-from tasks.errors import BAD_INPUT_STATUS, RESUMABLE_STATUS, InputError
+from flows.failures import StepError
+from tasks.errors import BAD_INPUT_STATUS, OUTAGE_STATUS, RESUMABLE_STATUS, InputError
 
 DVC = (sys.executable, "-m", "dvc")
 SHARE = re.compile(r"\[ *(\d+(?:\.\d+)?)%\] ?(.*)")  # as tasks/progress.py prints it
 FAILED_COMMAND = re.compile(r"failed to run: .*, exited with (-?\d+)$")
+SHELL_SIGNALS = range(128 + 1, 128 + 32)  # a shell's statuses for a command that a signal killed
 
 # What DVC advises after a stage; a person who watches a flow has no use for it.
 ADVICE = (
@@ -45,13 +48,17 @@ class StageResult:
     seconds: float
 
 
-class StageError(Exception):
-    """A stage failed: which one, with which exit status (None: DVC never ran it, or it was stopped), its last lines."""
+class StageError(StepError):
+    """A stage failed: which one, its last lines, and its exit status.
+
+    The status is negative where a signal killed the stage or DVC, None where DVC never ran it or it took too long.
+    """
 
     def __init__(self, stage: str, status: int | None, lines: tuple[str, ...], reason: str = "") -> None:
         self.stage, self.status, self.lines = stage, status, lines
-        how = reason or ("failed before it ran" if status is None else f"failed with exit status {status}")
+        how = reason or _how(status)
         self.sentence = f"stage {stage} {how}" + (f": {lines[-1]}" if lines else "")
+        self.reason = lines[-1] if lines else self.sentence
         super().__init__("\n  ".join([f"stage {stage} {how}{'; its last lines:' if lines else ''}", *lines]))
 
     def __reduce__(self) -> tuple[type, tuple[str, int | None, tuple[str, ...]]]:
@@ -66,6 +73,30 @@ class StageError(Exception):
     def is_resumable(self) -> bool:
         """Whether the stage saved its work and another try goes on with it: a host was lost, or it was told to stop."""
         return self.status == RESUMABLE_STATUS
+
+    @property
+    def is_killed(self) -> bool:
+        """Whether a signal ended the stage, as where memory ran out."""
+        return self.status is not None and (self.status < 0 or self.status in SHELL_SIGNALS)
+
+    @property
+    def is_outage(self) -> bool:
+        """Whether the stage says that something it needs is away for now."""
+        return self.status == OUTAGE_STATUS
+
+    @property
+    def passes_soon(self) -> bool:
+        """Whether another try may succeed at once: it was killed, or goes on from what it saved."""
+        return self.is_killed or self.is_resumable
+
+
+def _how(status: int | None) -> str:
+    if status is None:
+        return "failed before it ran"
+    number = -status if status < 0 else status - SHELL_SIGNALS.start + 1
+    if status < 0 or status in SHELL_SIGNALS:
+        return f"was killed by signal {number}" + (", perhaps for want of memory" if number == signal.SIGKILL else "")
+    return f"failed with exit status {status}"
 
 
 def read_stages(folder: Path) -> list[str]:
@@ -166,7 +197,8 @@ def _failure(name: str, finished: Finished) -> StageError:
     """Tell the stage's own exit status and words from DVC's: DVC exits with 255 whatever the stage said."""
     statuses = [int(match[1]) for line in finished.lines if (match := FAILED_COMMAND.search(line))]
     if not statuses:
-        return StageError(name, None, tuple(line for line in finished.lines if line.strip()))
+        status = finished.status if finished.status < 0 else None  # DVC itself was killed
+        return StageError(name, status, tuple(line for line in finished.lines if line.strip()))
     own = (
         line for line in finished.lines if not line.startswith(("Running stage", "> ", "ERROR: failed to reproduce"))
     )

@@ -129,7 +129,9 @@ def test_sigkill_of_the_caller_leaves_no_orphan_and_lets_it_save(tmp_path: Path,
 
 def watches() -> list[int]:
     """Return the process ids of the leashes that this process holds."""
-    shown = subprocess.run(["ps", "-A", "-ww", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+    shown = subprocess.run(
+        ["ps", "-A", "-ww", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True
+    ).stdout
     processes = (line.split(maxsplit=2) for line in shown.splitlines())
     return [int(pid) for pid, parent, name in processes if int(parent) == os.getpid() and "infra/leash.py" in name]
 

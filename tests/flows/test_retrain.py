@@ -1,28 +1,45 @@
+import httpx
 import pytest
 from prefect.client.schemas.objects import State
 from prefect.states import Failed
 
+from flows.interrupted import may_pass
+from flows.lineage import PushError
 from flows.retrain import worth_another_try
 from flows.stages import StageError
+from tasks.errors import InputError, OutageError
+
+
+def stage(status: int | None) -> StageError:
+    return StageError("train", status, ("its last words",))
+
+
+REQUEST = httpx.Request("POST", "http://127.0.0.1/api/artifacts/")
 
 
 @pytest.mark.parametrize(
-    ("stage", "status", "again"),
+    ("error", "again", "later"),
     [
-        ("download", 1, True),
-        ("download", None, True),
-        ("download", 2, False),
-        ("train", 75, True),
-        ("train", 1, False),
-        ("train", 2, False),
-        ("a stage of one's own", 75, True),
-        ("a stage of one's own", 1, False),
+        (stage(75), True, True),
+        (stage(-9), True, True),
+        (stage(137), True, True),
+        (stage(69), False, True),  # waited for already
+        (stage(1), False, False),
+        (stage(2), False, False),
+        (stage(None), False, False),
+        (PushError("files are nowhere"), True, True),
+        (PushError("the remote is away", is_away=True), False, True),
+        (OutageError("the store is away"), False, True),
+        (InputError("no such recipe"), False, False),
+        (httpx.ConnectError("Prefect is away"), False, True),
+        (httpx.HTTPStatusError("busy", request=REQUEST, response=httpx.Response(503)), False, True),
+        (httpx.HTTPStatusError("wrong", request=REQUEST, response=httpx.Response(422)), False, False),
+        (ValueError("a bug"), False, False),
     ],
 )
-def test_a_stage_is_tried_again_where_that_can_end_better(stage: str, status: int | None, again: bool) -> None:
-    state: State[object] = Failed(data=StageError(stage, status, ("its last words",)))
+def test_a_step_is_tried_again_and_a_run_later_where_that_can_end_better(
+    error: Exception, again: bool, later: bool
+) -> None:
+    state: State[object] = Failed(data=error)
     assert worth_another_try(None, None, state) is again  # type: ignore[arg-type]
-
-
-def test_an_error_of_our_own_is_not_tried_again() -> None:
-    assert not worth_another_try(None, None, Failed(data=ValueError("a bug")))  # type: ignore[arg-type]
+    assert may_pass(error) is later

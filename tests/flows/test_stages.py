@@ -88,6 +88,27 @@ def test_bad_input_is_final(project: Path) -> None:
     assert error.is_final
 
 
+@pytest.mark.parametrize("script", ["python killed.py", "python killed.py; exit $?"])
+def test_a_stage_that_a_signal_killed_may_pass(project: Path, script: str) -> None:
+    text = (project / "dvc.yaml").read_text()
+    (project / "dvc.yaml").write_text(text.replace("cmd: python make.py", f"cmd: {script}"))
+    (project / "killed.py").write_text("import os\nprint('working', flush=True)\nos.kill(os.getpid(), 9)")
+    with pytest.raises(StageError) as caught:
+        run_stage("make", project, silent)
+    assert caught.value.is_killed
+    assert caught.value.sentence.startswith("stage make was killed by signal 9, perhaps for want of memory: ")
+
+
+def test_dvc_that_was_killed_itself_may_pass(project: Path) -> None:
+    (project / "make.py").write_text("import os\nos.kill(int(os.environ['DVC_PROCESS']), 9)")
+    text = (project / "dvc.yaml").read_text()
+    (project / "dvc.yaml").write_text(text.replace("cmd: python make.py", "cmd: DVC_PROCESS=$PPID python make.py"))
+    with pytest.raises(StageError) as caught:
+        run_stage("make", project, silent)
+    assert caught.value.status == -9
+    assert caught.value.is_transient
+
+
 def test_failure_before_the_stage_runs_shows_dvcs_words(project: Path) -> None:
     (project / "make.py").unlink()
     with pytest.raises(StageError) as caught:

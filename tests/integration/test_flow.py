@@ -173,30 +173,39 @@ def test_failed_stage_stops_the_rest_and_shows_its_words(workspace: Workspace) -
     assert not (workspace.folder / "evaluation").exists()
 
 
-def flaky_download(workspace: Workspace, status: int) -> int:
-    """Call the first stage `download`, let its first two tries exit with a status; return how often it was tried."""
-    text = (workspace.folder / "dvc.yaml").read_text()
-    workspace.write("dvc.yaml", text.replace("  make:", "  download:"))
-    script = (workspace.folder / "make.py").read_text()
-    tries = f"""import pathlib
+def flaky(workspace: Workspace, *ends: str) -> int:
+    """Let the tries of the first stage end like this, the last for ever; return how often it was tried."""
+    tries = f"""import os, pathlib, sys
 tries = pathlib.Path('.local-tries')
 tries.open('a').write('x')
-if tries.stat().st_size < 3:
-    raise SystemExit({status})
+ends = {ends!r}
+print('make: ends', tries.stat().st_size, flush=True)
+exec(ends[min(tries.stat().st_size, len(ends)) - 1])
 """
-    workspace.write("make.py", tries + script)
+    workspace.write("make.py", tries + (workspace.folder / "make.py").read_text())
+    workspace.environment |= {"RETRAIN_OUTAGE_SECONDS": "2", "RETRAIN_OUTAGE_PAUSE_SECONDS": "0.2"}
     workspace.start().communicate()
     return (workspace.folder / ".local-tries").stat().st_size
 
 
-def test_download_is_tried_again(workspace: Workspace) -> None:
-    assert flaky_download(workspace, 1) == 3
+def test_what_may_pass_is_tried_again(workspace: Workspace) -> None:
+    killed = "os.kill(os.getpid(), 9)"
+    assert flaky(workspace, "sys.exit(69)", killed, "sys.exit(75)", "sys.exit(69)", "pass") == 5
     run = prefect_api.latest_flow_run(workspace.api)
-    assert prefect_api.task_states(workspace.api, run["id"])["download"] == "Completed"
+    assert prefect_api.task_states(workspace.api, run["id"])["make"] == "Completed"
+    wait_for_line(workspace, "more: make: ends 1")
 
 
-def test_download_of_bad_input_is_not_tried_again(workspace: Workspace) -> None:
-    assert flaky_download(workspace, 2) == 1
+def test_an_outage_that_does_not_pass_ends_the_run_as_interrupted(workspace: Workspace) -> None:
+    assert flaky(workspace, "sys.exit(69)") > 2
+    run = prefect_api.latest_flow_run(workspace.api)
+    assert (run["state_type"], run["state_name"]) == ("FAILED", "Interrupted")
+    assert run["state"]["message"].startswith("stage make failed with exit status 69: make: ends ")
+
+
+def test_bad_input_is_not_tried_again(workspace: Workspace) -> None:
+    assert flaky(workspace, "sys.exit(2)") == 1
+    assert prefect_api.latest_flow_run(workspace.api)["state_name"] == "Failed"
 
 
 def test_two_runs_never_share_a_workspace_and_sigterm_leaves_nothing(workspace: Workspace) -> None:

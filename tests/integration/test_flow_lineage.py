@@ -58,14 +58,16 @@ def test_remote_that_lost_files_gets_them_back(
 
 def test_unreachable_remote_is_one_sentence(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
-    with pytest.raises(PushError, match="remote cannot be asked"):
+    with pytest.raises(PushError, match="remote cannot be asked") as caught:
         push(project, silent)
+    assert caught.value.is_outage
 
 
 def test_wrong_credentials_are_one_sentence(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
-    with pytest.raises(PushError):
+    with pytest.raises(PushError) as caught:
         push(project, silent)
+    assert not caught.value.is_outage
 
 
 def test_file_that_is_nowhere_is_named(project: Path) -> None:
