@@ -11,7 +11,7 @@ from typing import Any
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
-from prefect.runtime import flow_run
+from prefect.runtime import deployment, flow_run
 from prefect.tasks import Task, exponential_backoff
 
 from flows.artifacts import ProgressArtifact, record_results
@@ -26,6 +26,7 @@ from flows.workspace import exclusive_workspace
 from tasks.storage.credentials import load_credentials
 
 HOUR = 3600.0
+HELD_SECONDS = 150.0  # a stopped run has a minute to save, and one more to end
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,8 @@ def retrain(
         StageError: A stage failed; those after it did not run. Where its reason may pass, the run is Interrupted.
     """
     folder = Path.cwd()
-    with exclusive_workspace(folder) as note_group:
+    patience = HELD_SECONDS if deployment.get_id() else 0.0  # a person sees at once what is in the way
+    with exclusive_workspace(folder, patience, get_run_logger().warning) as note_group:
         apply_overrides(overrides or {})
         load_credentials()
         results = [stage_task(stage)(stage, note_group) for stage in read_stages(folder)]

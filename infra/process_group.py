@@ -54,6 +54,17 @@ def birth_of(pid: int) -> str | None:
     return shown.stdout.strip() or None
 
 
+def command_of(pid: int) -> str:
+    """Return a process's command line; empty where it is dead."""
+    if (PROCESS_FILES / "self/cmdline").exists():
+        try:
+            return (PROCESS_FILES / f"{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+        except (FileNotFoundError, ProcessLookupError):
+            return ""
+    shown = subprocess.run(["ps", "-ww", "-o", "args=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return shown.stdout.strip()
+
+
 def _process_ids() -> list[int]:
     return [int(entry.name) for entry in PROCESS_FILES.iterdir() if entry.name.isdigit()]
 

@@ -1,14 +1,16 @@
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from flows.stages import StageError, run_stage
 from flows.workspace import LOCK_FILE, exclusive_workspace
-from infra.process_group import birth_of, group_lives
-from tasks.errors import InputError
-from tests.fixtures.dvc_project import REPOSITORY
+from infra.process_group import birth_of, group_lives, stop_group
+from tasks.errors import InputError, OutageError
+from tests.fixtures.dvc_project import MAKE, REPOSITORY
 
 HOLDER = """
 import subprocess, sys, time
@@ -49,6 +51,66 @@ def test_second_run_is_refused_at_once_and_the_next_one_stops_the_orphan(workspa
     assert group_lives(group)  # the killed run could not stop its stage
     with exclusive_workspace(workspace):
         assert not group_lives(group)
+
+
+def test_a_run_that_ends_is_waited_for(workspace: Path) -> None:
+    process, _ = hold(workspace)
+    said: list[str] = []
+
+    def say(line: str) -> None:
+        said.append(line)
+        process.kill()
+
+    with exclusive_workspace(workspace, 60, say):
+        process.wait()
+    assert said == [
+        f"another run (process {process.pid}) is at work in {workspace}; "
+        "waiting for 1m00s at most until it has tidied up"
+    ]
+
+
+def test_a_run_that_does_not_end_may_do_so_later(workspace: Path) -> None:
+    process, _ = hold(workspace)
+    try:
+        with pytest.raises(OutageError, match="is at work"), exclusive_workspace(workspace, 0.1, lambda _: None):
+            pytest.fail("two runs in one workspace")
+    finally:
+        process.kill()
+        process.wait()
+    with exclusive_workspace(workspace):
+        pass  # which stops its orphan
+
+
+def test_what_a_killed_dvc_left_locked_is_unlocked(project: Path) -> None:
+    (project / "make.py").write_text("import os\nos.kill(int(os.environ['DVC_PROCESS']), 9)")
+    text = (project / "dvc.yaml").read_text()
+    (project / "dvc.yaml").write_text(text.replace("cmd: python make.py", "cmd: DVC_PROCESS=$PPID python make.py"))
+    with pytest.raises(StageError):
+        run_stage("make", project, lambda _: None)
+    locks = project / ".dvc/tmp/rwlock"
+    notes = locks.read_text()
+    number = re.search(r'"pid": (\d+)', notes)
+    assert number is not None
+    (project / "dvc.yaml").write_text(text)
+    (project / "make.py").write_text(MAKE)
+    for left_behind in (notes.replace(number[1], str(os.getpid())), notes[: len(notes) // 2]):  # a number used anew
+        locks.write_text(left_behind)
+        with pytest.raises(StageError):
+            run_stage("make", project, lambda _: None)
+        with exclusive_workspace(project):
+            run_stage("make", project, lambda _: None)
+
+
+def test_a_dvc_at_work_keeps_its_lock(project: Path) -> None:
+    (project / "make.py").write_text("import time\nprint('slow', flush=True)\ntime.sleep(600)")
+    with subprocess.Popen(
+        [sys.executable, "-m", "dvc", "repro", "make"], cwd=project, stdout=subprocess.PIPE, start_new_session=True
+    ) as dvc:
+        assert dvc.stdout is not None
+        assert any(b"slow" in line for line in dvc.stdout)
+        with exclusive_workspace(project):
+            assert (project / ".dvc/tmp/rwlock").exists()
+        stop_group(dvc.pid, 10, dvc)
 
 
 def test_stale_note_stops_nobody(workspace: Path) -> None:
