@@ -16,6 +16,7 @@ from prefect.tasks import Task, exponential_backoff
 
 from flows.artifacts import ProgressArtifact, record_results
 from flows.command import Limits
+from flows.commit import tag_commit
 from flows.failures import StepError
 from flows.interrupted import interrupted_where_it_may_pass
 from flows.lineage import push, save_experiment
@@ -122,6 +123,7 @@ def retrain(
     folder = Path.cwd()
     patience = HELD_SECONDS if deployment.get_id() else 0.0  # a person sees at once what is in the way
     with exclusive_workspace(folder, patience, get_run_logger().warning) as note_group:
+        tag_commit(folder)
         apply_overrides(overrides or {})
         load_credentials()
         results = [stage_task(stage)(stage, note_group) for stage in read_stages(folder)]

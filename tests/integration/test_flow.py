@@ -105,6 +105,7 @@ def test_run_and_its_traces(workspace: Workspace, tmp_path: Path) -> None:
         "report": "Completed",
         "push": "Completed",
     }
+    assert run["tags"] == [f"commit:{command(workspace.folder, 'git', 'rev-parse', 'HEAD')[:12]}"]
     found = prefect_api.artifacts(workspace.api, run["id"])
     assert found["make-progress"]["data"] == 100.0
     assert {"metric": "top1", "value": 0.9} in json.loads(found["metrics"]["data"])
