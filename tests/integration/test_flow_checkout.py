@@ -90,7 +90,7 @@ class Elsewhere:
         deployment = prefect_api.ask(self.api, "deployments/name/retrain/retrain")
         question = {"parameters": {"overrides": {}, "push_data": False, "save_run": False}, "tags": tags}
         run = prefect_api.ask(self.api, f"deployments/{deployment['id']}/create_flow_run", question)["id"]
-        for _ in range(1200):
+        for _ in range(4000):
             found = dict(prefect_api.ask(self.api, f"flow_runs/{run}"))
             if found["state_type"] in ("COMPLETED", "FAILED", "CRASHED"):
                 break
