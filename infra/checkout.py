@@ -135,7 +135,7 @@ class Checkout:
         if present is None:
             newest: str | None = self._clone()
         else:
-            self._git("remote", "set-url", "origin", self.remote.url)
+            self._git("config", "remote.origin.url", self.remote.url)
             newest = present if began and self._commit(began) else self._fetch(present)
         target = self._began(began) or newest or present
         try:
@@ -166,7 +166,7 @@ class Checkout:
 
         def fetch() -> str:
             source = f"+{self.branch}:{FETCHED}"
-            self._git("fetch", "--quiet", "--no-tags", "origin", source, seconds=self.limits.fetch)
+            self._git("fetch", "--quiet", "--no-tags", "--", self.remote.url, source, seconds=self.limits.fetch)
             return str(self._commit(FETCHED))
 
         try:

@@ -14,7 +14,7 @@ from flows.workspace import LOCK_FILE, exclusive_workspace
 from infra.checkout import WORKSPACE_LOCK, Checkout, CheckoutError, Limits
 from infra.git import TOKEN_VARIABLE
 from tests.fixtures.dvc_project import command
-from tests.fixtures.git_host import GitHost, Upstream
+from tests.fixtures.git_host import GitHost, Upstream, serving
 
 ROOT = Path(__file__).parents[2]
 LOG = logging.getLogger("checkout")
@@ -337,6 +337,20 @@ def test_a_token_is_used_and_neither_stored_nor_shown(
     stored = [path for path in (folder / ".git").rglob("*") if path.is_file() and b"s3cret" in path.read_bytes()]
     assert stored == []
     assert ("put it into RETRAIN_GIT_TOKEN" in caplog.text) is address_holds_it
+
+
+def test_a_token_is_for_its_own_host_alone(
+    upstream: Upstream, folder: Path, git_host: GitHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(TOKEN_VARIABLE, "s3cret-token")
+    git_host.password = "s3cret-token"
+    with serving(tmp_path) as stranger:
+        stranger.password = "whatever comes"
+        git_host.moved_to = f"http://localhost:{stranger.server_port}"
+        with pytest.raises(CheckoutError, match="Authentication failed"):
+            bring(git_host.address(upstream), folder)
+        assert git_host.seen
+        assert stranger.seen == []
 
 
 def test_a_run_that_began_goes_on_with_its_commit(
