@@ -21,7 +21,7 @@ from typing import TypeVar
 
 from infra.flow_run import Log, preparing
 from infra.git import BranchGoneError, DiskFullError, GitError, RefusedError, Remote, in_clone, run_git
-from infra.turn import locked, turn
+from infra.turn import POLL_SECONDS, locked, turn
 
 COMMIT_TAG = "commit:"
 COMMIT_TAG_PATTERN = re.compile(rf"{COMMIT_TAG}([0-9a-f]{{7,64}})")
@@ -48,6 +48,7 @@ class Limits:
         fetch_patience: After so long no fetch is begun again: the commit that is there will do.
         clone_patience: The same of a clone, without which there is no run.
         lock: How long another checkout of the same folder is waited for.
+        workspace: How long a run that is at work in the folder, and has been told to stop, may save.
     """
 
     fetch: float = 120.0
@@ -55,6 +56,7 @@ class Limits:
     fetch_patience: float = 20.0
     clone_patience: float = 900.0
     lock: float = 3600.0
+    workspace: float = 150.0
 
 
 def checkout(repository: str = "", branch: str = "", folder: str = "retrain") -> dict[str, str]:
@@ -276,14 +278,20 @@ class Checkout:
 
     @contextlib.contextmanager
     def _workspace(self) -> Iterator[bool]:
-        """Hold the folder against runs that begin; yield whether none is at work there."""
+        """Hold the folder against runs that begin, once the one before has tidied up; yield whether none is at work."""
         if not (self.folder / ".dvc").is_dir():
             yield True
             return
         path = self.folder / WORKSPACE_LOCK
         path.parent.mkdir(parents=True, exist_ok=True)
+        deadline, said = time.monotonic() + self.limits.workspace, False
         with path.open("a") as stream:
-            yield locked(stream)
+            while not (free := locked(stream)) and time.monotonic() < deadline:
+                if not said:
+                    self.log.info("another run is still at work in %s: waiting for its end", self.folder)
+                said = True
+                time.sleep(POLL_SECONDS)
+            yield free
 
 
 def _take_own_code_off_the_path() -> None:

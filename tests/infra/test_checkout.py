@@ -1,10 +1,12 @@
 """A worker's clone: it follows its branch, survives what happens to hosts, disks and processes, and keeps the rest."""
 
+import contextlib
 import logging
 import os
 import subprocess
 import sys
 import textwrap
+import threading
 from http import HTTPStatus
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from tests.fixtures.git_host import GitHost, Upstream, serving
 
 ROOT = Path(__file__).parents[2]
 LOG = logging.getLogger("checkout")
-IMPATIENT = Limits(fetch=10, clone=30, fetch_patience=0, clone_patience=0, lock=60)
+IMPATIENT = Limits(fetch=10, clone=30, fetch_patience=0, clone_patience=0, lock=60, workspace=0)
 # What a run leaves in a clone, none of which git tracks; the last is not even ignored.
 KEPT = (
     ".cache/checkpoints/1f/step-100.npz",
@@ -391,6 +393,17 @@ def test_the_code_of_a_run_at_work_is_left_as_it_is(
         assert bring(upstream, lived_in) == old
     assert "another run is at work" in caplog.text
     assert bring(upstream, lived_in) == new
+
+
+def test_a_run_that_tidies_up_is_waited_for(
+    upstream: Upstream, lived_in: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    new = upstream.commit(code="two")
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(exclusive_workspace(lived_in))
+        threading.Timer(0.5, stack.close).start()
+        assert Checkout(upstream.address, "main", lived_in, LOG).run() == new
+    assert "waiting for its end" in caplog.text
 
 
 def test_a_repository_round_the_folder_is_not_touched(upstream: Upstream, tmp_path: Path) -> None:
