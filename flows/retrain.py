@@ -11,7 +11,8 @@ from typing import Any
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
-from prefect.runtime import deployment, flow_run
+from prefect.context import FlowRunContext
+from prefect.runtime import flow_run
 from prefect.tasks import Task, exponential_backoff
 
 from flows.artifacts import ProgressArtifact, record_results
@@ -98,6 +99,13 @@ def push_to_remote() -> int:
     return count
 
 
+def _patience() -> float:
+    """Return for how long to wait for a run that is still at work: a person sees at once what is in the way."""
+    context = FlowRunContext.get()
+    deployed = context is not None and context.flow_run is not None and context.flow_run.deployment_id is not None
+    return HELD_SECONDS if deployed else 0.0
+
+
 @flow(name="retrain", persist_result=False, log_prints=False)
 @interrupted_where_it_may_pass
 def retrain(
@@ -121,8 +129,7 @@ def retrain(
         StageError: A stage failed; those after it did not run. Where its reason may pass, the run is Interrupted.
     """
     folder = Path.cwd()
-    patience = HELD_SECONDS if deployment.get_id() else 0.0  # a person sees at once what is in the way
-    with exclusive_workspace(folder, patience, get_run_logger().warning) as note_group:
+    with exclusive_workspace(folder, _patience(), get_run_logger().warning) as note_group:
         tag_commit(folder)
         apply_overrides(overrides or {})
         load_credentials()

@@ -28,7 +28,7 @@ from tasks.recipe import Recipe
 from tasks.reporting.architecture import draw_architecture, write_summary
 from tasks.storage.checkpoints import RemoteCheckpoints
 from tasks.storage.mirror import Mirror
-from tasks.training.checkpoint import CheckpointFolder, fingerprint
+from tasks.training.checkpoint import NOTE, CheckpointFolder, fingerprint
 from tasks.training.cluster import Agreement, Cluster, read_cluster
 from tasks.training.distribute import build_strategy
 from tasks.training.feed import Samples
@@ -38,6 +38,7 @@ from tasks.training.precision import POLICIES, resolve_precision
 from tasks.training.record import HistoryWriter, write_facts, write_speed
 from tasks.training.saver import Saver, warn_on_stderr
 from tasks.training.trainer import Result, Trainer
+from tasks.training.unfinished import note_makings
 
 SPLIT_FOLDER = Path("data/split")
 MODEL_FOLDER = Path("model")
@@ -59,19 +60,27 @@ class Run:
     statistics: PixelStatistics
 
     @property
-    def fingerprint(self) -> str:
-        """Return what decides the run: not the devices, which a resumed run may change."""
-        here = Path(__file__).parent
-        sources = [Path(__file__)] + [file for folder in CODE_FOLDERS for file in (here / folder).glob("*.py")]
-        facts: dict[str, Any] = {
+    def facts(self) -> dict[str, Any]:
+        """Return what decides the run beside its code: not the devices, which a resumed run may change."""
+        return {
             "data": self.record.content_sha256,
             "recipe": self.recipe.model_dump(mode="json"),
             "seed": self.params.seed,
             "precision": self.precision,
             "versions": [tf.__version__, keras.__version__, np.__version__],
         }
-        # Relative to the repository: a new machine has it elsewhere and goes on with the same run.
-        return fingerprint(facts, {source.relative_to(here).as_posix(): source for source in sources})
+
+    @property
+    def fingerprint(self) -> str:
+        """Return what decides the run as one hash."""
+        return fingerprint(self.facts, _sources())
+
+
+def _sources() -> dict[str, Path]:
+    """Return the code of a run by its name in tasks/: a new machine has it elsewhere and goes on with the same run."""
+    here = Path(__file__).parent
+    sources = [Path(__file__)] + [file for folder in CODE_FOLDERS for file in (here / folder).glob("*.py")]
+    return {source.relative_to(here).as_posix(): source for source in sources}
 
 
 def train(
@@ -183,6 +192,7 @@ def _checkpoints(run: Run, root: Path) -> Iterator[Saver]:
     params = run.params
     every = (params.checkpoint_every_seconds, params.checkpoint_every_steps)
     if params.checkpoint_remote is None:
+        _note_makings(run, folder)
         yield Saver(folder, *every)
         folder.remove()
         return
@@ -190,6 +200,7 @@ def _checkpoints(run: Run, root: Path) -> Iterator[Saver]:
     remote.check()
     for problem in remote.download_newer(folder.path, folder.newest_step()):
         warn_on_stderr(problem)
+    _note_makings(run, folder, remote)
     mirror = Mirror(remote, warn_on_stderr)
     try:
         yield Saver(folder, *every, mirror.offer)
@@ -204,6 +215,18 @@ def _checkpoints(run: Run, root: Path) -> Iterator[Saver]:
         remote.remove()
     except InputError as error:
         warn_on_stderr(f"{error}; the finished run's checkpoints stay there")
+
+
+def _note_makings(run: Run, folder: CheckpointFolder, remote: RemoteCheckpoints | None = None) -> None:
+    """Keep what the run is made of beside its checkpoints; where it has none and another run does, say why."""
+    try:
+        anew = note_makings(folder, run.facts, _sources(), remote.newest_other if remote else lambda: None)
+        if anew is not None:
+            warn_on_stderr(anew)
+        if remote is not None:
+            remote.describe(folder.path / NOTE)
+    except (OSError, InputError) as error:
+        warn_on_stderr(f"what this run is made of is not kept beside its checkpoints: {error}")
 
 
 def _trainer(run: Run, strategy: tf.distribute.Strategy, cluster: Cluster) -> Trainer:

@@ -6,6 +6,7 @@ RemoteCheckpoints is the folder of one run in the bucket; tasks/storage/mirror.p
 import contextlib
 import re
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tasks.files import replaced_file, sha256_of
 from tasks.storage.client import MISSING, connect, error_code, storage_errors
 
 KEPT = 2
+NOTE = "run.json"  # what a run is made of, beside its checkpoints
 ADDRESS = re.compile(
     r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/(?P<prefix>[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*)"
 )
@@ -181,9 +183,38 @@ class RemoteCheckpoints:
                 problems.append(str(error))
         return problems
 
+    def describe(self, note: Path) -> None:
+        """Store the note of what the run is made of; raises InputError where the store refuses."""
+        key = f"{self.folder}/{NOTE}"
+        with storage_errors(self._client, self.bucket, key):
+            self._client.put_object(Bucket=self.bucket, Key=key, Body=note.read_bytes())
+
+    def newest_other(self) -> tuple[bytes, int, datetime] | None:
+        """Return the note of the other run with checkpoints here that saved last, its newest step, and when that was.
+
+        Raises:
+            InputError: The store refused, or cannot be reached.
+        """
+        start = f"{self.folder.rpartition('/')[0]}/"
+        saved: list[tuple[datetime, int, str]] = []
+        noted: set[str] = set()
+        with storage_errors(self._client, self.bucket, start):
+            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=start)
+            for entry in (entry for page in pages for entry in page.get("Contents", ())):
+                folder, _, name = entry["Key"].rpartition("/")
+                if folder != self.folder and NAME.fullmatch(name):
+                    saved.append((entry["LastModified"], _step(name), folder))
+                elif name == NOTE:
+                    noted.add(folder)
+            when, step, folder = max((run for run in saved if run[2] in noted), default=(None, 0, ""))
+            if when is None:
+                return None
+            answer = self._client.get_object(Bucket=self.bucket, Key=f"{folder}/{NOTE}")
+            return answer["Body"].read(), step, when
+
     def remove(self) -> None:
-        """Remove the run's checkpoints; its result is written. Raises InputError where the store refuses."""
-        for name in self._names():
+        """Remove checkpoints and note; the result is written. Raises InputError where the store refuses."""
+        for name in [*self._names(), NOTE]:
             self._delete(name)
         self._abort_unfinished()
 

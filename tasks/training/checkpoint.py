@@ -17,6 +17,7 @@ from tasks.files import sha256_of, sync
 
 KEPT = 2
 FACTS = "facts.json"
+NOTE = "run.json"  # what the run is made of: tasks/training/unfinished.py
 
 History = list[dict[str, float]]
 Arrays = dict[str, list[NDArray[Any]]]
@@ -133,9 +134,9 @@ class CheckpointFolder:
             raise UnsoundError("is not a checkpoint") from error
 
     def remove(self) -> None:
-        """Remove the run's checkpoints; its result is written."""
-        for path in self.files():
-            path.unlink()
+        """Remove the run's checkpoints and its note; its result is written."""
+        for path in [*self.files(), self.path / NOTE]:
+            path.unlink(missing_ok=True)
         if self.path.is_dir() and not any(self.path.iterdir()):
             self.path.rmdir()
 

@@ -58,7 +58,7 @@ def test_a_machine_with_an_empty_disk_goes_on_from_the_bucket(
     run = nursery.start(folder, environment=object_store.environment)
     assert run.wait_until(lambda: any(name >= "step-00000010" for name in mirrored())), run.err
     run.kill()
-    steps = {int(name.split("-")[1]) for name in mirrored()}
+    steps = {int(name.split("-")[1]) for name in mirrored() if name.startswith("step-")}
     shutil.rmtree(folder / ".cache")
     again = nursery.start(folder, environment=object_store.environment)
     assert again.wait() == 0, again.err
@@ -78,7 +78,7 @@ def test_a_bucket_that_cannot_be_reached_is_one_sentence_before_any_step(nursery
         "AWS_SECRET_ACCESS_KEY": "secret",
     }
     run = nursery.start(folder, environment=unreachable)
-    assert run.wait() == 2
+    assert run.wait() == 69
     assert len(run.err.splitlines()) == 1
     assert run.err.startswith("train: ")
     assert "127.0.0.1:9" in run.err

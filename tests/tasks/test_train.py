@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from tasks.data.arrays import Arrays, SplitRecord, save_arrays, save_split_record
+from tasks.files import write_json
 from tasks.models.files import load_model
 
 ROOT = Path(__file__).parents[2]
@@ -104,12 +106,19 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(workspace: Path) -> Non
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert not (workspace / "model").exists()
+    (own,) = checkpoints.iterdir()
+    shutil.copytree(own, workspace / "another")
+    note = json.loads((own / "run.json").read_text())
     status, out, err = run_stage(workspace)
     assert status == 0, err
+    assert "begins anew" not in err
     assert re.search(r"resuming in epoch \d+, after \d+ steps of it", out)
     resumed = contents(workspace / "model")
+    write_json(workspace / "another/run.json", note | {"seed": 5, "code": note["code"] | {"tasks/train.py": "other"}})
+    (workspace / "another").rename(checkpoints / "another")
     status, out, err = run_stage(workspace)
     assert "resuming" not in out
+    assert re.search(r"train: begins anew: .* differs in: code \(tasks/train.py\); seed \(5 → \d+\)\n", err)
     assert contents(workspace / "model") == resumed
 
 

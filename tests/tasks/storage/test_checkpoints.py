@@ -190,6 +190,25 @@ def test_two_runs_never_mix(object_store: ObjectStore, tmp_path: Path) -> None:
     assert [path.read_bytes() for path in (tmp_path / "fresh").iterdir()] == [b"one"]
 
 
+def test_another_unfinished_run_is_found_by_its_note(object_store: ObjectStore, tmp_path: Path) -> None:
+    address = f"s3://retrain/checkpoints/{uuid.uuid4().hex}"
+    client = connect(object_store.environment)
+    own, one, other, silent = (RemoteCheckpoints(address, digit * 64, client) for digit in "1234")
+    note = tmp_path / "run.json"
+    for remote in (own, one, other):
+        note.write_text(f'{{"seed": "{remote.folder}"}}')
+        remote.describe(note)
+    assert own.newest_other() is None  # none has saved
+    for step, remote in enumerate((one, silent, own)):
+        remote.upload(write_checkpoint(tmp_path, step))
+    found = own.newest_other()
+    assert found is not None
+    assert found[:2] == (f'{{"seed": "{one.folder}"}}'.encode(), 0)
+    one.remove()
+    assert own.newest_other() is None
+    assert keys(one) == {}
+
+
 def test_a_finished_run_leaves_nothing(remote: RemoteCheckpoints, tmp_path: Path) -> None:
     for step in (1, 2):
         remote.upload(write_checkpoint(tmp_path, step))
