@@ -1,14 +1,17 @@
 """What a run leaves in DVC's remote, against a real S3 server."""
 
+import re
 import uuid
 from pathlib import Path
 
 import pytest
 
 from flows.lineage import PushError, missing_in_remote, push
+from flows.outages import Endurance, outlast
 from infra.local.object_store import ObjectStore
 from tasks.storage.client import connect
 from tests.fixtures.dvc_project import dvc, make_project
+from tests.fixtures.faulty_s3 import FaultyS3
 
 FILES = 5  # two folders' listings, and the three files in them
 
@@ -61,6 +64,24 @@ def test_unreachable_remote_is_one_sentence(project: Path, monkeypatch: pytest.M
     with pytest.raises(PushError, match="remote cannot be asked") as caught:
         push(project, silent)
     assert caught.value.is_outage
+
+
+def test_a_remote_that_comes_back_is_waited_for(
+    project: Path, faulty_s3: FaultyS3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", faulty_s3.endpoint)
+    faulty_s3.go_away()
+    said: list[str] = []
+
+    def say(line: str) -> None:
+        if not said:
+            faulty_s3.come_back()
+        said.append(line)
+
+    endurance = Endurance(wait_seconds=60, pause_seconds=0.2)
+    assert outlast(lambda lines: push(project, lines), silent, say, endurance) == FILES
+    assert re.match(r"waiting since \d\d:\d\d:\d\d, for 1m00s more: DVC's remote cannot be asked: ", said[0])
+    assert missing_in_remote(project) == []
 
 
 def test_wrong_credentials_are_one_sentence(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
