@@ -17,14 +17,14 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any
 
-from tasks.errors import InputError
+from tasks.errors import InputError, OutageError
 
 TIMEOUT_SECONDS = 10.0
 ATTEMPTS = 5  # the server answers 503 while its SQLite is locked, and asks to be asked again
 PAUSE_SECONDS = 1.0
 
 
-class ServerAwayError(InputError):
+class ServerAwayError(OutageError):
     """The server cannot be reached or is in trouble; it may pass."""
 
 

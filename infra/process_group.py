@@ -24,6 +24,7 @@ def stop_group(leader: int, grace_seconds: float, child: subprocess.Popen[bytes]
             ProcessLookupError, PermissionError
         ):  # macOS answers EPERM where only zombies are left
             os.killpg(leader, sign)
+            os.killpg(leader, signal.SIGCONT)  # one that was stopped would never see the signal
         deadline = time.monotonic() + grace_seconds
         while time.monotonic() < deadline:
             if child is not None:
@@ -41,7 +42,7 @@ def group_lives(leader: int) -> bool:
         return False
     if not (PROCESS_FILES / "self/stat").exists():
         return True
-    return any(group == leader and state not in "ZX" for state, group in map(_state_and_group, _process_ids()))
+    return any(group == leader and state not in "ZX" for state, group in map(_state_and_group, process_ids()))
 
 
 def birth_of(pid: int) -> str | None:
@@ -65,8 +66,19 @@ def command_of(pid: int) -> str:
     return shown.stdout.strip()
 
 
-def _process_ids() -> list[int]:
-    return [int(entry.name) for entry in PROCESS_FILES.iterdir() if entry.name.isdigit()]
+def process_ids() -> list[int]:
+    """Return the number of every process; none where there is no /proc."""
+    return [int(entry.name) for entry in PROCESS_FILES.glob("[0-9]*")]
+
+
+def parent_of(pid: int) -> int:
+    """Return the number of a process's parent; 0 where the process is dead."""
+    return int(_fields(pid)[1])
+
+
+def is_dead(pid: int) -> bool:
+    """Return whether a process has ended, though its parent may not have noticed."""
+    return _fields(pid)[0] in "ZX"
 
 
 def _state_and_group(pid: int) -> tuple[str, int]:

@@ -1,5 +1,7 @@
 """Start and stop the servers of this machine: S3, Prefect and a worker, all on loopback, all data under .local/.
 
+A supervisor starts again what dies or hangs of them; .local/supervisor/supervisor.log has a line an event.
+
 python -m infra.local up [--object-store-only]    # starts what is not running
 python -m infra.local status                      # what runs, and where
 python -m infra.local env                         # variables for a shell: eval "$(python -m infra.local env)"
@@ -8,22 +10,27 @@ python -m infra.local down
 
 import argparse
 import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from infra.local.object_store import ObjectStore
 from infra.local.prefect_server import PrefectServer
+from infra.local.supervisor import Supervisor, watch
 from infra.local.worker import WORK_POOL, Worker
+from infra.prefect_api import PrefectAPI
+from infra.scheduler import NoRunsError, check_scheduler
 from tasks.errors import InputError, run_command
 
 
 class Stack:
-    """The three servers of this workspace."""
+    """The three servers of this workspace, and what watches them."""
 
     def __init__(self) -> None:
         self.object_store = ObjectStore()
         self.prefect = PrefectServer()
         self.worker = Worker(self.prefect, Path.cwd())
+        self.supervisor = Supervisor(self.prefect.folder, Path.cwd())
 
     def up(self, *, object_store_only: bool = False) -> None:
         """Start what is not running and say where everything is."""
@@ -31,14 +38,24 @@ class Stack:
         self.object_store.start()
         if not object_store_only:
             print("starting the Prefect server …", flush=True)
-            if self.prefect.start():
-                self.worker.stop()  # one that still runs knows the former server's address
+            self.prefect.start()
+            if not self.worker.knows_server():
+                self.worker.stop()
             print("starting the worker …", flush=True)
             self.worker.start()
+            self.supervisor.start()
+            self._check_scheduler()
         self.status()
 
+    def _check_scheduler(self) -> None:
+        try:
+            check_scheduler(PrefectAPI.from_environment(self.prefect.environment))
+        except NoRunsError as error:  # everything else works
+            print(f"{error}: {self.prefect.log}", file=sys.stderr)
+
     def down(self) -> None:
-        """Stop what is running: the worker first, so that its run is told while the servers still listen."""
+        """Stop what is running: the worker before the servers, so that its run is told while they still listen."""
+        self.supervisor.stop()
         self.worker.stop()
         self.prefect.stop()
         self.object_store.stop()
@@ -49,8 +66,14 @@ class Stack:
         store = f"{self.object_store.endpoint} (S3)" if self.object_store.is_running() else ""
         prefect = self.prefect.url if self.prefect.is_running() else ""
         worker = f"work pool {WORK_POOL}" if self.worker.is_running() else ""
-        for name, where in (("object store", store), ("Prefect", prefect), ("worker", worker)):
+        supervisor = "starts again what dies" if self.supervisor.process.lives() else ""
+        servers = (("object store", store), ("Prefect", prefect), ("worker", worker), ("supervisor", supervisor))
+        for name, where in servers:
             print(f"{name:<13} {where or 'not running'}")
+
+    def supervise(self) -> None:
+        """Watch what runs until stopped."""
+        watch(self.object_store, self.prefect, self.worker)
 
     def env(self) -> None:
         """Print the variables that reach the servers, as lines for a shell.
@@ -79,6 +102,7 @@ def main() -> None:
         ("down", "stop everything; the data stays"),
         ("status", "say what runs, and where"),
         ("env", "print variables for a shell"),
+        ("supervise", "start again what dies; up does so in the background"),
     ):
         commands.add_parser(name, help=text)
     arguments = parser.parse_args()
@@ -88,6 +112,7 @@ def main() -> None:
         "down": stack.down,
         "status": stack.status,
         "env": stack.env,
+        "supervise": stack.supervise,
     }
     run_command("infra.local", actions[arguments.command])
 

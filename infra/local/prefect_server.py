@@ -7,13 +7,14 @@ import time
 import urllib.request
 from pathlib import Path
 
+from infra.automations import HEARTBEAT_SECONDS
 from infra.local.process import LOOPBACK, BackgroundProcess, free_port, locked
 from tasks.errors import InputError
 from tasks.files import read_json, write_json
 
 DEFAULT_FOLDER = Path(".local")
 USUAL_PORT = 4200
-START_SECONDS = 120.0  # the first start creates the database
+START_SECONDS = 300.0  # the first start creates the database; a machine that trains takes its time
 START_ATTEMPTS = 3
 POLL_SECONDS = 0.2
 
@@ -27,6 +28,9 @@ def prefect_environment(folder: Path = DEFAULT_FOLDER) -> dict[str, str]:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "DO_NOT_TRACK": "1",
+        # In the server's memory, where it looks for them else, leases die with it, and their runs at the next renewal.
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
         # A machine that trains at the same time needs more than Prefect's 20 seconds to start a run's own server.
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     }
@@ -39,12 +43,12 @@ class PrefectServer:
         self.folder = folder
         self._home = folder.absolute() / "prefect"
         self._port = self._home / "port.json"
-        self._process = BackgroundProcess("server", self._home)
+        self.process = BackgroundProcess("server", self._home)
 
     @property
     def log(self) -> Path:
         """What the server prints."""
-        return self._process.log
+        return self.process.log
 
     @property
     def url(self) -> str:
@@ -60,7 +64,7 @@ class PrefectServer:
 
     def is_running(self) -> bool:
         """Return whether the recorded process lives and its API answers."""
-        return self._process.pid is not None and self._answers()
+        return self.process.lives() and self._answers()
 
     def start(self) -> bool:
         """Start the server and wait until its API answers; return whether it had to be started.
@@ -73,22 +77,22 @@ class PrefectServer:
         with locked(self._home / "server.lock"):
             if self.is_running():
                 return False
-            self._process.stop()
+            self.process.stop()
             port = read_json(self._port) if self._port.exists() else USUAL_PORT
             for _ in range(START_ATTEMPTS):
                 self._launch(free_port(port, USUAL_PORT))
                 if self._wait_until_it_answers():
                     return True
-                self._process.stop()  # another server may have taken the port between the choice and the start
-            raise InputError(f"the Prefect server did not start; {self.log} ends: {self._process.last_words()}")
+                self.process.stop()  # another server may have taken the port between the choice and the start
+            raise InputError(f"the Prefect server did not start; {self.log} ends: {self.process.last_words()}")
 
     def stop(self) -> bool:
         """Stop the server; return whether it was running."""
-        return self._process.stop()
+        return self.process.stop()
 
     def _launch(self, port: int) -> None:
         write_json(self._port, port)
-        self._process.start(
+        self.process.start(
             [sys.executable, "-m", "prefect", "server", "start", "--host", LOOPBACK, "--port", str(port)],
             clean_environment() | prefect_environment(self.folder) | {"PREFECT_UI_URL": self.url},  # in its messages
             self._home,
@@ -96,7 +100,7 @@ class PrefectServer:
 
     def _wait_until_it_answers(self) -> bool:
         deadline = time.monotonic() + START_SECONDS
-        while self._process.pid is not None and time.monotonic() < deadline:
+        while self.process.lives() and time.monotonic() < deadline:
             if self._answers():
                 return True
             time.sleep(POLL_SECONDS)

@@ -6,6 +6,10 @@ holds when the process started, and only a process that matches both is ever sig
 
 import contextlib
 import fcntl
+import itertools
+import os
+import random
+import shutil
 import socket
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +20,10 @@ from tasks.files import read_json, write_json
 
 LOOPBACK = "127.0.0.1"
 STOP_SECONDS = 15.0
+# Below the ports that systems hand to outgoing connections, so that a stopped server finds its own free again.
+PORT_RANGE = range(20_000, 32_000)
+LOG_BYTES = 10_000_000
+LOG_COPIES = 3
 
 
 class BackgroundProcess:
@@ -41,6 +49,10 @@ class BackgroundProcess:
             return None
         record = read_json(self._record)
         return int(record["pid"]) if birth_of(int(record["pid"])) == record["birth"] else None
+
+    def lives(self) -> bool:
+        """Return whether the recorded process lives."""
+        return self.pid is not None
 
     def start(self, command: Sequence[str], environment: Mapping[str, str], working_folder: Path) -> None:
         """Start the command in a session of its own, out of reach of the terminal's Ctrl-C; its output goes to the log.
@@ -70,6 +82,23 @@ class BackgroundProcess:
         self._record.unlink(missing_ok=True)
         return pid is not None
 
+    def rotate_log(self, limit: int = LOG_BYTES) -> bool:
+        """Put a log that has grown too long aside as `<name>.log.1`, and return whether that was due.
+
+        The process goes on writing to the same file, which is emptied: it appends, so no hole is left.
+        """
+        if not self.log.exists() or self.log.stat().st_size < limit:
+            return False
+        for number in range(LOG_COPIES, 0, -1):
+            older = self.log.with_name(f"{self.log.name}.{number}")
+            newer = self.log.with_name(f"{self.log.name}.{number - 1}") if number > 1 else None
+            if newer is None:
+                shutil.copyfile(self.log, older)
+            elif newer.exists():
+                newer.replace(older)
+        os.truncate(self.log, 0)
+        return True
+
     def last_words(self, count: int = 3) -> str:
         """Return the last lines of the log on one line, for an error's sentence."""
         if not self.log.exists():
@@ -85,6 +114,12 @@ def locked(path: Path) -> Iterator[None]:
     with path.open("w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         yield
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that nothing listens on, in no particular order."""
+    candidates = random.sample(PORT_RANGE, len(PORT_RANGE))
+    return list(itertools.islice((port for port in candidates if is_free(port)), count))
 
 
 def is_free(port: int) -> bool:
@@ -103,6 +138,4 @@ def free_port(*preferred: int) -> int:
     for port in preferred:
         if is_free(port):
             return port
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
+    return free_ports(1)[0]

@@ -2,21 +2,25 @@ import contextlib
 import json
 import os
 import shlex
+import signal
 import socket
 import stat
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import boto3
 import pytest
 
+from infra.left_behind import WORKER, processes_with
 from infra.local.prefect_server import PrefectServer
 from infra.local.process import BackgroundProcess, free_port, is_free
+from infra.local.worker import NAME
 from infra.process_group import birth_of
 from tests.fixtures.dvc_project import REPOSITORY
 
@@ -53,6 +57,25 @@ def test_last_words_are_the_logs_end(tmp_path: Path) -> None:
     assert process.last_words() == "nothing"
     (tmp_path / "speaker.log").write_text("one\ntwo\n\nthree\nfour\n")
     assert process.last_words() == "two / three / four"
+
+
+def test_long_log_is_put_aside_while_its_process_writes_on(tmp_path: Path) -> None:
+    process = BackgroundProcess("speaker", tmp_path)
+    process.start([sys.executable, "-u", "-c", "for line in iter(input, ''): pass"], os.environ, tmp_path)
+    with process.log.open("ab", buffering=0) as writer:  # as the process itself: its output is appended
+        for text in (b"first", b"second", b"third", b"fourth", b"fifth"):
+            writer.write(text)
+            assert not process.rotate_log(limit=100)
+            assert process.rotate_log(limit=1)
+        writer.write(b"last")
+    process.stop()
+    logs = {path.name: path.read_bytes().strip(b"\0") for path in tmp_path.glob("speaker.log*")}
+    assert {name: logs[name].rsplit(b"\n")[-1] for name in logs} == {
+        "speaker.log": b"last",
+        "speaker.log.1": b"fifth",
+        "speaker.log.2": b"fourth",
+        "speaker.log.3": b"third",
+    }
 
 
 def test_taken_port_is_not_chosen() -> None:
@@ -115,9 +138,10 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         infra_local(folder, "down")
 
 
-def processes(folder: Path) -> dict[str, int]:
-    """Return the process ids of the stack by the path of their record."""
-    records = [path for path in folder.glob(".local/*/*.json") if path.name in {"server.json", "worker.json"}]
+def processes(folder: Path, *names: str) -> dict[str, int]:
+    """Return the process ids of the stack by the path of their record, those of the servers or of the named ones."""
+    wanted = names or ("server.json", "worker.json")
+    records = [path for path in folder.glob(".local/*/*.json") if path.name in wanted]
     return {str(path.relative_to(folder)): json.loads(path.read_text())["pid"] for path in records}
 
 
@@ -191,6 +215,41 @@ def test_down_and_up_keep_the_data_and_the_addresses(stack: Path) -> None:
     )
     assert infra_local(stack, "up").returncode == 0
     assert variables(stack) == before
+
+
+def test_what_is_killed_is_started_again(stack: Path) -> None:
+    before, url = processes(stack), variables(stack)["PREFECT_API_URL"]
+    for pid in {*before.values(), *prefect_workers(stack)}:
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: set(before.values()).isdisjoint(processes(stack).values()), "the start of all")
+    wait_until(lambda: "not running" not in infra_local(stack, "status").stdout, "their answers")
+    assert variables(stack)["PREFECT_API_URL"] == url
+    assert len(prefect_workers(stack)) == 1
+    log = (stack / ".local/supervisor/supervisor.log").read_text()
+    assert all(f"the {name} runs again" in log for name in ("object store", "Prefect server", "worker"))
+
+
+def test_after_a_power_cut_up_brings_everything_back(stack: Path) -> None:
+    everything = {**processes(stack), **processes(stack, "supervisor.json")}
+    for pid in {*everything.values(), *prefect_workers(stack)}:
+        os.kill(pid, signal.SIGKILL)
+    up = infra_local(stack, "up")
+    assert up.returncode == 0, up.stderr
+    assert "not running" not in up.stdout
+    assert set(everything.values()).isdisjoint({**processes(stack), **processes(stack, "supervisor.json")}.values())
+    assert len(prefect_workers(stack)) == 1
+
+
+def prefect_workers(folder: Path) -> set[int]:
+    """Return the process ids of the Prefect workers of a stack."""
+    return processes_with(WORKER, f"{NAME} in {folder}")
+
+
+def wait_until(holds: Callable[[], bool], what: str, seconds: float = 180) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, f"{what} did not happen within {seconds:.0f} s"
+        time.sleep(0.5)
 
 
 def test_object_store_can_be_alone(tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from infra.left_behind import WORKER, end_left_behind, living_owner, processes_with, worker_environment
+
 ROOT = Path(__file__).parents[2]
 FLOW = """
     import os, signal, subprocess, sys
@@ -154,7 +156,64 @@ def test_sigterm_reaches_the_stage_which_saves_before_the_worker_leaves(
 
     assert (work / "saved").read_text() == "checkpoint"
     runs = json.loads(run(environment, work, "-m", "prefect", "flow-run", "ls", "--output", "json"))
-    assert [flow_run["state_type"] for flow_run in runs] == ["CRASHED"]
+    assert [flow_run["state_type"] for flow_run in runs] in (["CRASHED"], ["SCHEDULED"])  # which it is tried again from
+
+
+BESIDE = """
+    import pathlib, signal, subprocess, sys, time
+    signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path("saved").write_text("checkpoint"), sys.exit(0)))
+    stubborn = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(120)"
+    subprocess.Popen([sys.executable, "-c", stubborn], start_new_session=True)
+    pathlib.Path("started").write_text("training")
+    time.sleep(120)
+"""
+
+
+def test_what_a_killed_worker_left_behind_saves_and_ends(tmp_path: Path) -> None:
+    (tmp_path / "flow_run.py").write_text(textwrap.dedent(BESIDE))
+    start = "import os, subprocess, sys, time; environment = os.environ | {'PREFECT__FLOW_RUN_ID': '1'}; "
+    start += (
+        "subprocess.Popen([sys.executable, 'flow_run.py'], env=environment, start_new_session=True); time.sleep(120)"
+    )
+    theirs = os.environ | worker_environment("worker", tmp_path)
+    with subprocess.Popen([sys.executable, "-c", start], env=theirs, cwd=tmp_path) as worker:
+        wait_until((tmp_path / "started").exists, "the flow run's start")
+        assert living_owner("worker", tmp_path) is None  # it is this process
+        assert len(processes_with(WORKER, theirs[WORKER])) == 3
+        worker.kill()
+    assert end_left_behind("another", tmp_path) == 0
+    assert end_left_behind("worker", tmp_path, grace_seconds=2) == 2
+    assert (tmp_path / "saved").exists()
+    wait_until(lambda: not processes_with(WORKER, theirs[WORKER]), "the end of the stubborn one", 5)
+
+
+def test_a_worker_runs_once(tmp_path: Path) -> None:
+    start = f"""
+        import subprocess, sys, time
+        sys.path.insert(0, {str(ROOT)!r})
+        from pathlib import Path
+        from infra.left_behind import worker_environment
+        import os
+        theirs = os.environ | worker_environment("twin", Path.cwd())
+        subprocess.Popen([sys.executable, "-c", "import pathlib, time; pathlib.Path('up').touch(); time.sleep(120)"], env=theirs)
+        time.sleep(120)
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(start)], cwd=tmp_path, start_new_session=True
+    ) as first:
+        wait_until((tmp_path / "up").exists, "the first one's start")
+        second = subprocess.run(
+            [sys.executable, "-m", "infra.worker", "--pool", "retrain", "--name", "twin"],
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        os.killpg(first.pid, signal.SIGKILL)
+    message = f"infra.worker: worker twin runs already in {tmp_path}: process {first.pid}\n"
+    assert (second.returncode, second.stderr) == (2, message)
 
 
 def test_a_worker_that_cannot_start_says_so_and_fails() -> None:
