@@ -24,6 +24,7 @@ from flows.lineage import push, save_experiment
 from flows.outages import outlast
 from flows.overrides import apply_overrides
 from flows.stages import Outcome, StageResult, read_stages, run_stage
+from flows.waiting import skip_what_waits
 from flows.workspace import exclusive_workspace
 from tasks.storage.credentials import load_credentials
 
@@ -130,6 +131,8 @@ def retrain(
     """
     folder = Path.cwd()
     with exclusive_workspace(folder, _patience(), get_run_logger().warning) as note_group:
+        if deployment.get_id():
+            skip_what_waits()
         tag_commit(folder)
         apply_overrides(overrides or {})
         load_credentials()

@@ -2,7 +2,11 @@
 
 from collections.abc import Callable
 
+from prefect import get_run_logger
+from prefect.runtime import flow_run
+
 from infra.prefect_api import PrefectAPI
+from tasks.errors import InputError
 
 SKIPPED = "Skipped"  # the name of their state, whose type is Completed
 
@@ -40,3 +44,12 @@ def skip_waiting(api: PrefectAPI, run_id: str, say: Callable[[str], object]) -> 
     if skipped:
         say(f"{len(skipped)} waiting runs of the schedule are skipped: this one does their work")
     return skipped
+
+
+def skip_what_waits() -> None:
+    """Do so for the flow run in this process; a server that is away costs a warning."""
+    logger = get_run_logger()
+    try:
+        skip_waiting(PrefectAPI.from_environment(), str(flow_run.get_id()), logger.info)
+    except InputError as error:
+        logger.warning("what waits beside this run is not skipped: %s", error)
