@@ -180,6 +180,8 @@ class Sweep:
                 return
             if self.api.now - since < self.patience.doubt:
                 return
+            if self.machine and self.machine.is_here(run["id"]):
+                self.machine.end(run["id"])  # it hangs, and would be in the way of its next try
         self._start_again(run)
 
     def _start_again(self, run: FlowRun) -> None:

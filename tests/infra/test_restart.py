@@ -4,6 +4,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -166,7 +167,7 @@ def test_two_sweeps_at_once_start_it_once(flows: Flows) -> None:
 
 def test_a_silent_run_is_crashed_once_the_server_was_there_to_hear_it(flows: Flows) -> None:
     run = flows.run({"type": "RUNNING"})
-    sweep = flows.sweep()
+    sweep = flows.sweep(replace(NOW, doubt=timedelta(minutes=1)))
     assert flows.state(run)["type"] == "RUNNING"  # it may have been silent because the server was away
     sweep.once()
     assert flows.state(run)["message"].startswith(THOUGHT_DEAD)

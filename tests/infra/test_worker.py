@@ -195,7 +195,8 @@ def test_a_worker_runs_once(tmp_path: Path) -> None:
         from infra.left_behind import worker_environment
         import os
         theirs = os.environ | worker_environment("twin", Path.cwd())
-        subprocess.Popen([sys.executable, "-c", "import pathlib, time; pathlib.Path('up').touch(); time.sleep(120)"], env=theirs)
+        code = "import pathlib, time; pathlib.Path('up').touch(); time.sleep(120)"
+        subprocess.Popen([sys.executable, "-c", code], env=theirs)
         time.sleep(120)
     """
     with subprocess.Popen(
