@@ -100,11 +100,10 @@ def push_to_remote() -> int:
     return count
 
 
-def _patience() -> float:
-    """Return for how long to wait for a run that is still at work: a person sees at once what is in the way."""
+def _is_deployed() -> bool:
+    """Return whether a worker runs this flow, and not a person who watches."""
     context = FlowRunContext.get()
-    deployed = context is not None and context.flow_run is not None and context.flow_run.deployment_id is not None
-    return HELD_SECONDS if deployed else 0.0
+    return context is not None and context.flow_run is not None and context.flow_run.deployment_id is not None
 
 
 @flow(name="retrain", persist_result=False, log_prints=False)
@@ -130,8 +129,10 @@ def retrain(
         StageError: A stage failed; those after it did not run. Where its reason may pass, the run is Interrupted.
     """
     folder = Path.cwd()
-    with exclusive_workspace(folder, _patience(), get_run_logger().warning) as note_group:
-        if deployment.get_id():
+    deployed = _is_deployed()
+    patience = HELD_SECONDS if deployed else 0.0  # a person sees at once what is in the way
+    with exclusive_workspace(folder, patience, get_run_logger().warning) as note_group:
+        if deployed:
             skip_what_waits()
         tag_commit(folder)
         apply_overrides(overrides or {})
