@@ -5,19 +5,26 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from flows.command import Limits, OnLine, run_lines
 from flows.failures import StepError
 from flows.stages import DVC
+from tasks.errors import InputError
 
 
 class PushError(StepError):
-    """Files did not arrive in DVC's remote: for a reason that another try may not meet, or because it is away."""
+    """Files did not arrive in DVC's remote, which may be away, or refuse."""
 
-    def __init__(self, sentence: str, *, is_away: bool = False) -> None:
+    def __init__(self, sentence: str, *, is_away: bool = False, is_refused: bool = False) -> None:
         self.sentence = self.reason = sentence
-        self._is_away = is_away
+        self._is_away, self._is_refused = is_away, is_refused
         super().__init__(sentence)
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the remote refuses: its address, the credentials or the clock have to be put right."""
+        return self._is_refused
 
     @property
     def is_outage(self) -> bool:
@@ -27,7 +34,7 @@ class PushError(StepError):
     @property
     def passes_soon(self) -> bool:
         """Whether another try may succeed at once."""
-        return not self._is_away
+        return not (self._is_away or self._is_refused)
 
 
 def push(folder: Path, on_line: OnLine, limits: Limits | None = None) -> int:
@@ -76,8 +83,29 @@ def _project(folder: Path) -> Iterator[Any]:
         with Repo(str(folder)) as repo:
             yield repo
     except (BotoCoreError, DvcException, OSError) as error:
-        sentence = f"DVC's remote cannot be asked: {' '.join(str(error).split())}"
-        raise PushError(sentence, is_away=_is_away(error)) from error
+        is_away = _is_away(error)
+        refusal = None if is_away else _refusal_of_store(folder)
+        sentence = f"DVC's remote cannot be asked: {refusal or ' '.join(str(error).split())}"
+        raise PushError(sentence, is_away=is_away, is_refused=refusal is not None) from error
+
+
+def _refusal_of_store(folder: Path) -> str | None:
+    """Return the object store's own reason, which s3fs shortens to `Forbidden`; nothing where the store has none."""
+    from dvc.repo import Repo  # noqa: PLC0415
+
+    from tasks.storage.client import connect, storage_errors  # noqa: PLC0415
+
+    with Repo(str(folder)) as repo:
+        address = urlsplit(repo.config["remote"].get(repo.config["core"].get("remote"), {}).get("url", ""))
+    if address.scheme != "s3":
+        return None
+    try:
+        client = connect()
+        with storage_errors(client, address.netloc, address.path.strip("/")):
+            client.list_objects_v2(Bucket=address.netloc, Prefix=address.path.strip("/"), MaxKeys=1)
+    except InputError as error:
+        return str(error)
+    return None
 
 
 def _is_away(error: BaseException) -> bool:

@@ -92,7 +92,7 @@ class StageError(StepError):
 
 def _how(status: int | None) -> str:
     if status is None:
-        return "failed before it ran"
+        return "failed in DVC, outside its own command"
     number = -status if status < 0 else status - SHELL_SIGNALS.start + 1
     if status < 0 or status in SHELL_SIGNALS:
         return f"was killed by signal {number}" + (", perhaps for want of memory" if number == signal.SIGKILL else "")

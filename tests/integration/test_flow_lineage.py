@@ -86,9 +86,10 @@ def test_a_remote_that_comes_back_is_waited_for(
 
 def test_wrong_credentials_are_one_sentence(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
-    with pytest.raises(PushError) as caught:
+    with pytest.raises(PushError, match="does not accept the S3 credentials") as caught:
         push(project, silent)
-    assert not caught.value.is_outage
+    assert caught.value.is_final
+    assert not caught.value.is_transient
 
 
 def test_file_that_is_nowhere_is_named(project: Path) -> None:
