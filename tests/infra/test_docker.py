@@ -76,6 +76,12 @@ def test_the_container_is_not_root_and_gets_its_signals() -> None:
     assert yaml.safe_load(instructions("CMD")[-1])[:3] == ["python", "-m", "infra.worker"]
 
 
+def test_the_codes_folder_has_its_cache_in_the_volume() -> None:
+    (link,) = [command for command in instructions("RUN") if command.startswith("ln ")]
+
+    assert link.split()[-2:] == [f"{instructions('VOLUME')[0]}/.cache", f"{instructions('COPY')[-1].split()[-1]}/.cache"]
+
+
 def test_no_secret_is_built_in() -> None:
     assert not [line for name in ("ARG", "ENV") for line in instructions(name) if SECRET.search(line)]
 
