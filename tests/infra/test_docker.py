@@ -78,8 +78,9 @@ def test_the_container_is_not_root_and_gets_its_signals() -> None:
 
 def test_the_codes_folder_has_its_cache_in_the_volume() -> None:
     (link,) = [command for command in instructions("RUN") if command.startswith("ln ")]
+    code, volume = instructions("COPY")[-1].split()[-1], instructions("VOLUME")[0]
 
-    assert link.split()[-2:] == [f"{instructions('VOLUME')[0]}/.cache", f"{instructions('COPY')[-1].split()[-1]}/.cache"]
+    assert link.split()[-2:] == [f"{volume}/.cache", f"{code}/.cache"]
 
 
 def test_no_secret_is_built_in() -> None:
@@ -217,6 +218,8 @@ def test_workers_elsewhere_get_the_same_deployment_and_a_clone_of_their_own() ->
     (ours,), (theirs,) = here["deployments"], elsewhere["deployments"]
     # A worker writes only below its volume, and finds there what its last run left.
     assert theirs["work_pool"].pop("job_variables") == {"working_dir": "/workspace"}
+    queue = theirs["work_pool"].pop("work_queue_name")  # its limit, and not the pool's, is one run at a time
+    assert f"set-concurrency-limit {queue} 1 " in SERVICES["deployment"]["command"][0]
     assert clone.keys() == inspect.signature(checkout).parameters.keys()
     assert clone["folder"] == "/workspace/retrain"
     assert re.search(r"PYTHONPATH=/opt/retrain\b", DOCKERFILE)  # the step is imported before there is a clone
