@@ -103,7 +103,7 @@ def start_sweeping(pool: str, name: str, stopping: threading.Event, *, runs_here
 def work(name: str, arguments: Sequence[str], stopping: threading.Event) -> int:
     """Run the worker until it ends or is to stop; return its exit status as a shell would."""
     worker = subprocess.Popen(
-        [sys.executable, "-m", "prefect", "worker", "start", *arguments],
+        [sys.executable, "-m", "infra.prefect_worker", "start", *arguments],
         env={"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS), **os.environ}
         | worker_environment(name, Path.cwd()),
         start_new_session=True,  # a terminal's Ctrl-C is for this process alone

@@ -107,7 +107,7 @@ def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
     with (tmp_path / "server.log").open("wb") as log:
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=tmp_path)
     try:
-        wait_until(lambda: answers(f"http://127.0.0.1:{port}/api/health"), "the Prefect server's start")
+        wait_until(lambda: answers(f"http://127.0.0.1:{port}/api/health"), "the Prefect server's start", 300)
         yield environment
     finally:
         server.terminate()
