@@ -1,5 +1,6 @@
 """The deployment of prefect.yaml, registered with the local servers and run by their worker, as people do it."""
 
+import itertools
 import json
 import os
 import re
@@ -9,11 +10,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from infra.prefect_api import PrefectAPI
 from infra.process_group import group_lives
 from tests.fixtures import prefect_api
 from tests.fixtures.dvc_project import REPOSITORY, make_project
@@ -56,7 +59,7 @@ class LocalStack:
 
     def wait_for(self, flow_run: str, *states: str) -> str:
         """Wait until a flow run is in one of the states and return it."""
-        for _ in range(1200):
+        for _ in range(3000):
             state = str(prefect_api.ask(self.api, f"flow_runs/{flow_run}")["state_name"])
             if state in states:
                 return state
@@ -102,6 +105,65 @@ def test_worker_runs_it_with_overrides(stack: LocalStack) -> None:
     assert stack.wait_for(run, "Completed", "Failed", "Crashed") == "Completed"
     assert prefect_api.task_states(stack.api, run) == {"make": "Completed", "report": "Completed", "push": "Completed"}
     assert "  seed: 3" in (stack.folder / "params.yaml").read_text()
+
+
+def test_schedule_fires_and_what_waits_starts_in_the_order_of_its_dates(stack: LocalStack) -> None:
+    script = (stack.folder / "make.py").read_text()
+    (stack.folder / "make.py").write_text(
+        "import pathlib, time\nwhile not pathlib.Path('go').exists():\n    time.sleep(0.1)\n" + script
+    )
+    api, deployment = PrefectAPI(stack.api), stack.deployment()
+    first = stack.trigger()
+    stack.wait_for(first, "Running")
+    (schedule,) = api.post(
+        f"deployments/{deployment['id']}/schedules", [{"active": True, "schedule": {"interval": 3.0}}]
+    )
+    due = wait_for_due_runs(api, deployment["id"], schedule["id"], count=3)
+    # Asked for last, of another deployment, and due before them.
+    asked = {"state": {"type": "SCHEDULED", "state_details": {"scheduled_time": first_moment(api, first)}}}
+    other = str(api.post(f"deployments/{second_deployment(api, deployment)}/create_flow_run", asked)["id"])
+    (stack.folder / "go").touch()
+    assert stack.wait_for(other, "Completed", "Failed", "Crashed") == "Completed"
+    assert stack.wait_for(due[0]["id"], "Running", "Completed", "Skipped", "Failed", "Crashed") in {
+        "Running",
+        "Completed",
+    }
+    api.ask("DELETE", f"deployments/{deployment['id']}/schedules/{schedule['id']}")
+    assert stack.wait_for(due[0]["id"], "Completed", "Failed", "Crashed") == "Completed"
+    ran = [api.get(f"flow_runs/{run}") for run in (first, other, due[0]["id"])]
+    for before, after in itertools.pairwise(ran):
+        assert datetime.fromisoformat(before["end_time"]) < datetime.fromisoformat(after["start_time"])
+    for waiting in due[1:]:  # one was enough
+        state = api.get(f"flow_runs/{waiting['id']}")["state"]
+        assert (state["type"], state["name"]) == ("COMPLETED", "Skipped")
+        assert ran[-1]["name"] in state["message"]
+
+
+def wait_for_due_runs(api: PrefectAPI, deployment: str, schedule: str, count: int) -> list[dict[str, Any]]:
+    """Wait until so many runs are due that the scheduler made for a schedule; return them by their dates."""
+    for _ in range(600):
+        question = {
+            "deployment_id": {"any_": [deployment]},
+            "next_scheduled_start_time": {"before_": api.now.isoformat()},
+            "state": {"type": {"any_": ["SCHEDULED"]}},
+        }
+        runs = api.post("flow_runs/filter", {"flow_runs": question, "sort": "EXPECTED_START_TIME_ASC"})
+        made = [run for run in runs if run["auto_scheduled"] and run["created_by"]["id"] == schedule]
+        if len(made) >= count:
+            return made
+        time.sleep(0.2)
+    raise AssertionError(f"the scheduler made only {made}")
+
+
+def first_moment(api: PrefectAPI, run: str) -> str:
+    """Return when a run was due."""
+    return str(api.get(f"flow_runs/{run}")["expected_start_time"])
+
+
+def second_deployment(api: PrefectAPI, first: dict[str, Any]) -> str:
+    """Register the same flow under another name; return its id."""
+    copied = ("flow_id", "work_pool_name", "entrypoint", "path", "parameters", "pull_steps")
+    return str(api.post("deployments/", {"name": "second", **{key: first[key] for key in copied}})["id"])
 
 
 def test_cancelling_a_run_ends_its_stage_and_puts_back_what_stood_there(stack: LocalStack) -> None:
