@@ -23,6 +23,8 @@ from flows.interrupted import interrupted_where_it_may_pass
 from flows.lineage import push, save_experiment
 from flows.outages import outlast
 from flows.overrides import apply_overrides
+from flows.run_cache import EarlierRuns, push_runs
+from flows.share import push_experiment
 from flows.stages import Outcome, StageResult, read_stages, run_stage
 from flows.waiting import skip_what_waits
 from flows.workspace import exclusive_workspace
@@ -53,9 +55,10 @@ def worth_another_try(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, retry_condition_fn=worth_another_try)
-def bring_up_to_date(stage: str, note_group: Any) -> StageResult:
+def bring_up_to_date(stage: str, note_group: Any, earlier: EarlierRuns) -> StageResult:
     """Run one stage, its lines going to the log and its progress to a progress artifact; wait for what is away."""
     logger = get_run_logger()
+    earlier.fetch(stage, logger.warning)
     progress = ProgressArtifact(stage)
 
     def on_line(line: str) -> None:
@@ -96,6 +99,7 @@ def push_to_remote() -> int:
     logger = get_run_logger()
     limits = Limits(timeout_seconds=PUSH.timeout)
     count = outlast(lambda lines: push(Path.cwd(), lines, limits), logger.info, logger.warning)
+    outlast(lambda _: push_runs(Path.cwd()), logger.info, logger.warning)
     logger.info(f"{count} files pushed, all of them seen in the remote" if count else "the remote has every file")
     return count
 
@@ -137,10 +141,13 @@ def retrain(
         tag_commit(folder)
         apply_overrides(overrides or {})
         load_credentials()
-        results = [stage_task(stage)(stage, note_group) for stage in read_stages(folder)]
+        earlier = EarlierRuns(folder)
+        results = [stage_task(stage)(stage, note_group, earlier) for stage in read_stages(folder)]
         record_results(results, folder)
         if push_data:
             push_to_remote()
         if save_run and any(result.outcome is not Outcome.UNCHANGED for result in results):
-            save_experiment(str(flow_run.get_name()), folder, get_run_logger().info)
+            name, say = str(flow_run.get_name()), get_run_logger().info
+            if save_experiment(name, folder, say):
+                push_experiment(name, folder, say)
     return results

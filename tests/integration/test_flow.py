@@ -95,7 +95,9 @@ def wait_for_line(workspace: Workspace, text: str) -> dict[str, object]:
     raise AssertionError(f"no line {text!r} in the log")
 
 
-def test_run_and_its_traces(workspace: Workspace, tmp_path: Path) -> None:
+def test_run_and_its_traces(
+    workspace: Workspace, tmp_path: Path, object_store: ObjectStore, prefect_server: PrefectServer
+) -> None:
     (workspace.folder / "release").mkdir()
     (workspace.folder / "release/receipt.json").write_text(json.dumps(RECEIPT))
     assert workspace.run() == {"make": "ran", "report": "ran"}
@@ -123,6 +125,12 @@ def test_run_and_its_traces(workspace: Workspace, tmp_path: Path) -> None:
     assert [row["outcome"] for row in json.loads(found["stages"]["data"])] == ["ran", "ran"]
     wait_for_line(workspace, "[ 50.0%] step 1")
     assert run["name"] in dvc(workspace.folder, "exp", "list", "--name-only").split()
+
+    elsewhere = tmp_path / "elsewhere"
+    command(tmp_path, "git", "clone", "--quiet", str(workspace.folder), str(elsewhere))
+    restored = "restored from an earlier run"
+    worker = Workspace(elsewhere, object_store, prefect_server)
+    assert worker.run() == {"make": restored, "report": restored}
 
     command(workspace.folder, "git", "add", "dvc.lock")
     command(workspace.folder, "git", "commit", "--quiet", "--message", "Record the run")
