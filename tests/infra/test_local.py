@@ -217,6 +217,9 @@ def test_down_and_up_keep_the_data_and_the_addresses(stack: Path) -> None:
     assert variables(stack) == before
 
 
+WATCHED = ("object store", "Prefect server", "worker")
+
+
 def test_what_is_killed_is_started_again(stack: Path) -> None:
     before, url = processes(stack), variables(stack)["PREFECT_API_URL"]
     for pid in {*before.values(), *prefect_workers(stack)}:
@@ -225,8 +228,8 @@ def test_what_is_killed_is_started_again(stack: Path) -> None:
     wait_until(lambda: "not running" not in infra_local(stack, "status").stdout, "their answers")
     assert variables(stack)["PREFECT_API_URL"] == url
     assert len(prefect_workers(stack)) == 1
-    log = (stack / ".local/supervisor/supervisor.log").read_text()
-    assert all(f"the {name} runs again" in log for name in ("object store", "Prefect server", "worker"))
+    log, lines = stack / ".local/supervisor/supervisor.log", [f"the {name} runs again" for name in WATCHED]
+    wait_until(lambda: all(line in log.read_text() for line in lines), "a line of each in the supervisor's log")
 
 
 def test_after_a_power_cut_up_brings_everything_back(stack: Path) -> None:
