@@ -1,6 +1,7 @@
 """A worker elsewhere: the real pull section of infra/prefect.yaml in a real worker, while its repository changes."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -66,9 +67,9 @@ class Elsewhere:
         """Register infra/prefect.yaml, its volume in this test's folder."""
         (self.folder / "workspace").mkdir()
         text = (REPOSITORY / "infra/prefect.yaml").read_text()
-        text = text.replace("/workspace", str(self.folder / "workspace")).replace(
-            "name: retrain\n      job", f"name: {POOL}\n      job"
-        )
+        text = text.replace("/workspace", str(self.folder / "workspace"))
+        text, replaced = re.subn(r"(work_pool:\n +name: )retrain\b", rf"\g<1>{POOL}", text)
+        assert replaced == 1
         (self.folder / "prefect.yaml").write_text(text)
         prefect_api.ask(self.api, "work_pools/", {"name": POOL, "type": "process"})
         shutil.copytree(self.upstream / "flows", self.folder / "flows")
