@@ -15,8 +15,9 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
+from flows.offer import read_offer
 from flows.stages import StageResult, parse_progress
-from flows.summary import headline, read_metrics, read_receipt, report_text, verdict_rows
+from flows.summary import headline, read_metrics, report_text, verdict_rows
 
 UPDATE_SECONDS = 2.0
 
@@ -61,9 +62,9 @@ def record_results(results: Sequence[StageResult], folder: Path) -> None:
         return
     table = [{"metric": name, "value": value} for name, value in metrics.items()]
     create_table_artifact(table=table, key="metrics", description=headline(metrics))
-    receipt = read_receipt(folder)
-    rules = verdict_rows(receipt)
+    offered = read_offer(folder)
+    rules = verdict_rows(offered)
     if rules:
-        create_table_artifact(table=rules, key="gate", description=receipt.get("outcome"))
-    text = report_text(metrics, receipt, folder)
+        create_table_artifact(table=rules, key="gate", description=offered.get("outcome"))
+    text = report_text(metrics, offered, folder)
     create_markdown_artifact(markdown=text, key="report", description="The report")

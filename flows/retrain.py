@@ -1,4 +1,4 @@
-"""The flow: every stage of dvc.yaml as a Prefect task, then the data pushed and the run saved as an experiment.
+"""The flow: every stage of dvc.yaml as a Prefect task, then the release offered, the data pushed, the run saved.
 
 The DAG is dvc.yaml's: a stage added there is run here. What a stage needs to know is in params.yaml and in files; what
 it returns is a file. So the flow passes nothing between its tasks but the order.
@@ -16,11 +16,12 @@ from prefect.runtime import flow_run
 from prefect.tasks import Task, exponential_backoff
 
 from flows.artifacts import ProgressArtifact, record_results
-from flows.command import Limits
+from flows.command import Limits, OnLine
 from flows.commit import tag_commit
 from flows.failures import StepError
 from flows.interrupted import interrupted_where_it_may_pass
 from flows.lineage import push, save_experiment
+from flows.offer import PUBLISH, offer
 from flows.outages import outlast
 from flows.overrides import apply_overrides
 from flows.stages import Outcome, StageResult, read_stages, run_stage
@@ -40,7 +41,12 @@ class Policy:
     timeout: float = 6 * HOUR
 
 
-POLICIES = {"download": Policy(timeout=2 * HOUR), "train": Policy(timeout=72 * HOUR), "publish": Policy(timeout=HOUR)}
+POLICIES = {
+    "download": Policy(timeout=2 * HOUR),
+    "train": Policy(timeout=72 * HOUR),
+    "publish": Policy(timeout=HOUR),
+    "offer": Policy(timeout=HOUR),
+}
 PUSH = Policy()
 BACKOFF_SECONDS = exponential_backoff(backoff_factor=5)
 JITTER = 0.5
@@ -53,8 +59,8 @@ def worth_another_try(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, retry_condition_fn=worth_another_try)
-def bring_up_to_date(stage: str, note_group: Any) -> StageResult:
-    """Run one stage, its lines going to the log and its progress to a progress artifact; wait for what is away."""
+def bring_up_to_date(stage: str, note_group: Any, force: bool = False) -> StageResult:
+    """Run one stage, if only by force; its lines go to the log, its progress to an artifact; wait for what is away."""
     logger = get_run_logger()
     progress = ProgressArtifact(stage)
 
@@ -63,7 +69,11 @@ def bring_up_to_date(stage: str, note_group: Any) -> StageResult:
         progress.see(line)
 
     limits = Limits(timeout_seconds=POLICIES.get(stage, Policy()).timeout)
-    result = outlast(lambda lines: run_stage(stage, Path.cwd(), lines, limits, note_group), on_line, logger.warning)
+
+    def attempt(lines: OnLine) -> StageResult:
+        return run_stage(stage, Path.cwd(), lines, limits, note_group, force=force)
+
+    result = outlast(attempt, on_line, logger.warning)
     progress.finish()
     logger.info("%s (%.1f s)", result.outcome, result.seconds)
     return result
@@ -79,6 +89,23 @@ def stage_task(stage: str) -> "Task[..., StageResult]":
         retry_delay_seconds=BACKOFF_SECONDS,
         retry_jitter_factor=JITTER,
     )
+
+
+@task(
+    name="offer",
+    task_run_name="offer",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retries=POLICIES["offer"].retries,
+    retry_delay_seconds=BACKOFF_SECONDS,
+    retry_jitter_factor=JITTER,
+    retry_condition_fn=worth_another_try,
+)
+def offer_release(note_group: Any) -> dict[str, Any]:
+    """Offer the release for the channels; return what became of it (flows/offer.py)."""
+    limits = Limits(timeout_seconds=POLICIES["offer"].timeout)
+    logger = get_run_logger()
+    return outlast(lambda lines: offer(Path.cwd(), lines, limits, note_group), logger.info, logger.warning)
 
 
 @task(
@@ -138,6 +165,10 @@ def retrain(
         apply_overrides(overrides or {})
         load_credentials()
         results = [stage_task(stage)(stage, note_group) for stage in read_stages(folder)]
+        if offer_release(note_group).get("published") is False:  # the bucket was emptied since
+            again = stage_task(PUBLISH)(PUBLISH, note_group, force=True)
+            results = [again if result.name == PUBLISH else result for result in results]
+            offer_release(note_group)
         record_results(results, folder)
         if push_data:
             push_to_remote()

@@ -123,6 +123,8 @@ def run_stage(
     on_line: OnLine,
     limits: Limits | None = None,
     on_start: Callable[[int], None] | None = None,
+    *,
+    force: bool = False,
 ) -> StageResult:
     """Bring one stage up to date with `dvc repro --single-item`.
 
@@ -135,6 +137,7 @@ def run_stage(
         on_line: Called with each line that DVC and the stage print.
         limits: How long the stage may take, and how long it may save its work when it is stopped.
         on_start: Called with the number of the stage's process group.
+        force: Run it although nothing changed.
 
     Raises:
         StageError: The stage failed or took too long.
@@ -149,7 +152,8 @@ def run_stage(
             on_line(line)
 
     try:
-        finished = run_lines([*DVC, "repro", "--single-item", name], folder, watch, limits, on_start)
+        command = [*DVC, "repro", "--single-item", *(["--force"] if force else []), name]
+        finished = run_lines(command, folder, watch, limits, on_start)
         if finished.status != 0:
             raise _failure(name, finished)
     except CommandTimeoutError as error:

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from flows.offer import read_offer
 from flows.stages import StageResult
 from tasks.files import read_json
 from tasks.progress import format_duration
 
 METRICS = Path("evaluation/metrics.json")
 REPORT = Path("evaluation/report.html")
-RECEIPT = Path("release/receipt.json")
 PASSED, REFUSED = "✓", "✗"
 NEXT = (
     (".venv/bin/python -m tasks.predict IMAGE.png", "what is on your own image"),
@@ -22,11 +22,6 @@ NEXT = (
 def read_metrics(folder: Path) -> dict[str, Any]:
     """Return evaluation/metrics.json; nothing where there is no evaluation."""
     return dict(read_json(folder / METRICS)) if (folder / METRICS).exists() else {}
-
-
-def read_receipt(folder: Path) -> dict[str, Any]:
-    """Return release/receipt.json; nothing where there is no release."""
-    return dict(read_json(folder / RECEIPT)) if (folder / RECEIPT).exists() else {}
 
 
 def headline(metrics: dict[str, Any]) -> str:
@@ -41,9 +36,9 @@ def headline(metrics: dict[str, Any]) -> str:
     return text
 
 
-def verdict_rows(receipt: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return a row for each rule of the gate: its name, a mark, its sentence and its figures."""
-    findings = [finding for finding in receipt.get("verdict", []) if isinstance(finding, dict)]
+def verdict_rows(offered: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return a row for each rule of the gate in an offer: its name, a mark, its sentence and its figures."""
+    findings = [finding for finding in offered.get("verdict", []) if isinstance(finding, dict)]
     return [
         {
             "rule": finding["rule"],
@@ -55,15 +50,15 @@ def verdict_rows(receipt: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def report_text(metrics: dict[str, Any], receipt: dict[str, Any], folder: Path) -> str:
+def report_text(metrics: dict[str, Any], offered: dict[str, Any], folder: Path) -> str:
     """Return the report's headline and whereabouts as Markdown."""
     lines = [f"# {headline(metrics)}", ""]
     if (folder / REPORT).exists():
         lines.append(f"- Report: `{folder / REPORT}`")
-    if "uri" in receipt:
-        lines.append(f"- Release: `{receipt['uri']}`{', the champion' if receipt.get('champion') else ''}")
-        lines.append(f"- Gate: {receipt.get('outcome', 'not recorded')}")
-        lines += [f"  - {row['passed']} `{row['rule']}`: {row['says']}" for row in verdict_rows(receipt)]
+    if offered:
+        lines.append(f"- Release: `{offered['uri']}`{', the champion' if offered['champion'] else ''}")
+        lines.append(f"- Gate: {offered['outcome']}")
+        lines += [f"  - {row['passed']} `{row['rule']}`: {row['says']}" for row in verdict_rows(offered)]
     return "\n".join(lines) + "\n"
 
 
@@ -74,11 +69,11 @@ def summary(results: Sequence[StageResult], folder: Path) -> str:
     lines += ["", headline(read_metrics(folder))]
     if (folder / REPORT).exists():
         lines.append(f"report     {REPORT}")
-    receipt = read_receipt(folder)
-    if "uri" in receipt:
-        lines.append(f"release    {receipt['uri']}{' (champion)' if receipt.get('champion') else ''}")
-        lines.append(f"gate       {receipt.get('outcome', 'not recorded')}")
-        lines += [f"           {row['passed']} {row['rule']}: {row['says']}" for row in verdict_rows(receipt)]
+    offered = read_offer(folder)
+    if offered:
+        lines.append(f"release    {offered['uri']}{' (champion)' if offered['champion'] else ''}")
+        lines.append(f"gate       {offered['outcome']}")
+        lines += [f"           {row['passed']} {row['rule']}: {row['says']}" for row in verdict_rows(offered)]
     width = max(len(command) for command, _ in NEXT)
     lines += ["", "next:"] + [f"  {command:<{width}}  # {why}" for command, why in NEXT]
     return "\n".join(lines)

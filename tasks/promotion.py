@@ -1,6 +1,7 @@
 """How a release becomes champion: what both answered is fetched, and the gate's rules decide, anew at every try.
 
-The stage publish asks for every release; `registry promote` for one that a person names.
+The stage publish asks for its manifest's verdict, `registry offer` for what the stages made, `registry promote` for
+what a person names.
 """
 
 import csv
@@ -25,8 +26,8 @@ from tasks.storage.gate import (
     Opponent,
     Verdict,
     judge,
-    was_not_rolled_back,
 )
+from tasks.storage.history_rules import was_not_beaten, was_not_rolled_back
 from tasks.storage.manifest import Finding, Manifest
 from tasks.storage.pointers import promote, read_channel, read_pointer
 from tasks.storage.releases import file_key
@@ -35,6 +36,7 @@ LABELS = "labels.json"
 PREDICTIONS = "predictions.csv"
 
 Labels = NDArray[np.int32]
+Examiner = Callable[[Bucket, Manifest, float], tuple[Finding, ...]]
 
 
 class CannotAnswerError(Exception):
@@ -43,7 +45,7 @@ class CannotAnswerError(Exception):
 
 def no_answers(champion: Manifest) -> Probabilities:
     """Say that a champion cannot be asked here: there are no test images."""
-    raise CannotAnswerError("only the stage publish, which has the test images, measures it again on another test set")
+    raise CannotAnswerError("only `registry offer`, where the test images are, measures it again on another test set")
 
 
 @dataclass
@@ -58,7 +60,8 @@ class Gatekeeper:
         params: Thresholds, and the calibration error's bins.
         answer: Has a champion that was measured on another test set answer the present one; float32 (N, C). Raises
             CannotAnswerError.
-        heeds_rollbacks: Whether a release from which a person took the champion back is refused.
+        examiner: Says whether the files in the bucket answer as recorded; reload_in_clean_process if not given.
+        heeds_history: Whether a release that was champion and lost its place is refused.
         verdict: By which it was last decided whether the release becomes champion.
     """
 
@@ -68,7 +71,8 @@ class Gatekeeper:
     test_sha256: str
     params: Params
     answer: Callable[[Manifest], Probabilities] = no_answers
-    heeds_rollbacks: bool = True
+    examiner: Examiner | None = None
+    heeds_history: bool = True
     verdict: Verdict | None = None
     _examined: dict[str, tuple[Finding, ...]] = field(default_factory=dict, init=False)  # by the folder of the files
     _opponents: dict[str, Opponent] = field(default_factory=dict, init=False)
@@ -87,10 +91,11 @@ class Gatekeeper:
     def judge(self, manifest: Manifest, champion: Manifest | None) -> Verdict:
         """Apply every rule; the release is reloaded for its first verdict only."""
         further = self.examine(manifest)
-        if self.heeds_rollbacks:
+        if self.heeds_history:
             pointer = read_pointer(self.bucket, "champion")
             history = () if pointer is None else pointer.history
-            further = (was_not_rolled_back(self.release, history), *further)
+            rules = (was_not_rolled_back, was_not_beaten)
+            further = (*(rule(self.release, history) for rule in rules), *further)
         return judge(self.candidate, self._opponent(champion), self.params.publish, further)
 
     def decide(self, manifest: Manifest, champion: Manifest | None) -> str | None:
@@ -102,7 +107,8 @@ class Gatekeeper:
         """Return what the rules `reloads` and `serves` say of the files in the bucket; raises like complete."""
         if manifest.tree not in self._examined:
             allowed = self.params.publish.largest_answer_difference
-            self._examined[manifest.tree] = reload_in_clean_process(self.bucket, manifest, allowed)
+            examiner = self.examiner or reload_in_clean_process
+            self._examined[manifest.tree] = examiner(self.bucket, manifest, allowed)
         return self._examined[manifest.tree]
 
     def _opponent(self, champion: Manifest | None) -> Opponent:
@@ -135,6 +141,21 @@ class Gatekeeper:
         return Champion(champion.id, measured, again)
 
 
+def gatekeeper_of(bucket: Bucket, manifest: Manifest, params: Params) -> Gatekeeper:
+    """Return who judges a published release by the answers that the bucket holds.
+
+    Raises:
+        InputError: The release is damaged or too old to be judged, or the store refused.
+    """
+    with tempfile.TemporaryDirectory(prefix="release-") as name:
+        folder = Path(name)
+        classes = _read_classes(bucket, manifest, folder)
+        labels = _read_labels(fetch(bucket, manifest, PREDICTIONS, folder), classes)
+        probabilities = load_probabilities(fetch(bucket, manifest, PROBABILITIES, folder))
+        candidate = measure(probabilities, labels, classes, params.evaluate.calibration_bins)
+    return Gatekeeper(bucket, manifest.id, candidate, str(manifest.metrics.get("test_sha256")), params)
+
+
 def promote_by_gate(
     bucket: Bucket, manifest: Manifest, params: Params, *, reason: str, actor: str, now: str
 ) -> tuple[bool, Verdict | None]:
@@ -154,14 +175,8 @@ def promote_by_gate(
     Raises:
         InputError: The release is damaged or too old to be judged, or the store refused.
     """
-    with tempfile.TemporaryDirectory(prefix="release-") as name:
-        folder = Path(name)
-        classes = _read_classes(bucket, manifest, folder)
-        labels = _read_labels(fetch(bucket, manifest, PREDICTIONS, folder), classes)
-        probabilities = load_probabilities(fetch(bucket, manifest, PROBABILITIES, folder))
-        candidate = measure(probabilities, labels, classes, params.evaluate.calibration_bins)
-    test_sha256 = str(manifest.metrics.get("test_sha256"))
-    gatekeeper = Gatekeeper(bucket, manifest.id, candidate, test_sha256, params, heeds_rollbacks=False)
+    gatekeeper = gatekeeper_of(bucket, manifest, params)
+    gatekeeper.heeds_history = False
     moved = promote(
         bucket, manifest, lambda champion: gatekeeper.decide(manifest, champion), reason=reason, actor=actor, now=now
     )

@@ -6,7 +6,6 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,66 +13,34 @@ from typing import Any
 import numpy as np
 
 from tasks.quiet_tensorflow import keras
+from tasks.champion_answers import Present
 from tasks.data.arrays import Arrays, SplitRecord, load_arrays, load_split_record
 from tasks.errors import InputError, run_command
 from tasks.files import read_json, replaced_folder, sha256_of, write_json, write_text
 from tasks.models.files import load_model
 from tasks.params import Params, load_params
-from tasks.promotion import CannotAnswerError, Gatekeeper, load_probabilities, measure
-from tasks.reload import CHECKED_IMAGES, MODEL, PROBABILITIES, SAVED_MODEL, Probabilities, choose_checked_images, serves
-from tasks.reporting.answers import answer_all
+from tasks.promotion import Gatekeeper, load_probabilities, measure
+from tasks.reload import CHECKED_IMAGES, MODEL, PROBABILITIES, SAVED_MODEL, choose_checked_images, serves
 from tasks.reporting.model_card import model_card
 from tasks.runtime import RUNTIME_FOLDER, read_runtime, write_runtime
-from tasks.storage.actor import current_actor
-from tasks.storage.bucket import Bucket, open_bucket
+from tasks.storage.bucket import open_bucket
 from tasks.storage.gate import Measurement
 from tasks.storage.index import add_to_index
 from tasks.storage.lineage import dvc_lock, environment_versions, git_state
 from tasks.storage.manifest import Manifest, list_files, release_id, tree_name
-from tasks.storage.pointers import move_pointer, read_channel
-from tasks.storage.releases import FOLDER, find_manifest, publish_release, pull_release
+from tasks.storage.releases import FOLDER, find_manifest, publish_release
 
 ROUNDING = 1e-9  # of a share of images
-
-
-@dataclass(frozen=True)
-class Present:
-    """What the present test set is, and how a champion of another one answers it."""
-
-    record: SplitRecord
-    test: Arrays
-    bucket: Bucket
-    batch_size: int
-
-    def answers_of(self, champion: Manifest) -> Probabilities:
-        """Return a champion's answers to the present test images, float32 (N, C).
-
-        Raises:
-            CannotAnswerError: Its model cannot be loaded, or takes other images.
-            InputError: The store refused, or the champion is damaged there.
-        """
-        with tempfile.TemporaryDirectory(prefix="champion-") as name:
-            folder = Path(name) / "release"
-            pull_release(self.bucket, champion, folder)
-            try:
-                network = load_model(folder / MODEL)
-                takes, has = tuple(network.input_shape[1:]), self.record.image_shape
-                if takes != has:
-                    raise CannotAnswerError(f"it takes images of {_size(takes)}, and these have {_size(has)}")
-                return answer_all(network, self.test.images, self.batch_size, "none").single
-            except InputError as error:
-                raise CannotAnswerError(f"it does not answer ({str(error).replace(f'{folder}/', '')})") from error
 
 
 def publish(
     params: Params, split: Path, model: Path, evaluation: Path, output: Path, runtime: Path = RUNTIME_FOLDER
 ) -> None:
-    """Put a release into the bucket, move the channels, and write `receipt.json`.
+    """Put a release into the bucket, and write `receipt.json`, which names it.
 
     When its files are there, another process downloads them, loads the model and compares its answers; then comes the
-    manifest, with the gate's verdict. The channel `candidate` always moves to the release; `champion` moves where the
-    gate (tasks/storage/gate.py) passes it against the champion of that moment. A refusal by the gate is not an error.
-    Publishing the same content again changes nothing.
+    manifest, with the gate's verdict (tasks/storage/gate.py) against the champion of that moment. No channel is moved:
+    that is what tasks/offer.py does. Publishing the same content again changes nothing.
 
     Args:
         params: All parameters: `publish` is used, and `evaluate` where a champion is measured again; the rest is
@@ -100,7 +67,7 @@ def publish(
         present = Present(record, test, bucket, params.evaluate.batch_size)
         gatekeeper = Gatekeeper(bucket, identity, candidate, metrics["test_sha256"], params, present.answers_of)
         release = find_manifest(bucket, identity)
-        already_published = release is not None
+        words = "published" if release is None else "already published as"
         if release is None:
             write_text(
                 folder / "README.md", model_card(metrics, training, read_json(folder / "split.json"), _used(params))
@@ -115,12 +82,11 @@ def publish(
         "bucket": bucket.name,
         "prefix": bucket.prefix,
         "top1": release.top1,
-        "already_published": already_published,
-        **_move_channels(release, gatekeeper),
     }
     with replaced_folder(output) as temporary:
         write_json(temporary / "receipt.json", receipt)
-    _announce(receipt)
+    print(f"{words} {receipt['uri']}")
+    print("no channel was moved; candidate and champion move by: python -m tasks.registry offer")
 
 
 def export_saved_model(network: keras.Model, folder: Path) -> None:
@@ -206,26 +172,6 @@ def _describe(folder: Path, params: Params, record: SplitRecord, runtime: Path) 
     )
 
 
-def _move_channels(release: Manifest, gatekeeper: Gatekeeper) -> dict[str, Any]:
-    """Move candidate always and champion where the gate passes; return what a receipt says of it."""
-    bucket, now, actor = gatekeeper.bucket, _now(), current_actor()
-    champion = read_channel(bucket, "champion")
-    if champion is None or champion.id != release.id:
-        gatekeeper.examine(release)  # no channel comes to name what was not seen to be whole
-    move_pointer(bucket, "candidate", release, now, lambda _: "published", actor=actor)
-    wins = move_pointer(bucket, "champion", release, now, lambda old: gatekeeper.decide(release, old), actor=actor)
-    verdict = gatekeeper.verdict
-    if verdict is None:
-        outcome = "it is the champion already"
-    elif wins:
-        outcome = "it is the champion now"
-    else:
-        outcome = f"not champion: {'; '.join(verdict.objections) or 'another release took its place at once'}"
-    findings = release.verdict if verdict is None else verdict.findings
-    recorded = [each if isinstance(each, str) else each.model_dump(mode="json") for each in findings]
-    return {"champion": wins, "outcome": outcome, "verdict": recorded}
-
-
 def _used(params: Params) -> dict[str, Any]:
     """Return all parameters with their defaults, of the recipes only the one that was used: a valid params.yaml."""
     values = params.model_dump(mode="json")
@@ -241,17 +187,6 @@ def _read(path: Path, origin: Path) -> dict[str, Any]:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _size(shape: tuple[int, ...]) -> str:
-    return "×".join(map(str, shape))
-
-
-def _announce(receipt: dict[str, Any]) -> None:
-    print(f"{'already published as' if receipt['already_published'] else 'published'} {receipt['uri']}")
-    for finding in receipt["verdict"]:
-        print(finding if isinstance(finding, str) else f"{'✓' if finding['passed'] else '✗'} {finding['sentence']}")
-    print(receipt["outcome"])
 
 
 def main() -> None:

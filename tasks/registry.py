@@ -5,6 +5,7 @@ python -m tasks.registry show [RELEASE]                    what a release is and
 python -m tasks.registry diff BEFORE AFTER                 parameters, data, metrics and classes that differ
 python -m tasks.registry verify [RELEASE | --all]          read every byte in the store against its manifest
 python -m tasks.registry pull [RELEASE] [FOLDER]           fetch a release, verified
+python -m tasks.registry offer                             make the release of this workspace champion, if it may
 python -m tasks.registry promote RELEASE [--force --reason WHY]     make it champion, if the gate's rules allow
 python -m tasks.registry rollback [CHANNEL] --reason WHY   point a channel at the release before
 python -m tasks.registry history [CHANNEL]                 every move of a channel, and why
@@ -14,8 +15,8 @@ python -m tasks.registry rebuild [RELEASE]                 the commands that mak
 RELEASE is an id, the first digits of one, champion (where none is given) or candidate. --json answers for programs.
 
 Exit status: 0, it is done, or the answer is yes; 1, the answer is no (list, gc: a manifest cannot be read; verify:
-damage; promote: the gate refuses; rebuild: equality cannot be promised); 2, the input is wrong or the store in trouble,
-said in one sentence on standard error, and nothing was changed halfway; 130, interrupted.
+damage; offer, promote: the gate refuses; rebuild: equality cannot be promised); 2, the input is wrong or the store in
+trouble, said in one sentence on standard error, and nothing was changed halfway; 130, interrupted.
 """
 
 import argparse
@@ -28,6 +29,8 @@ from pathlib import Path
 from typing import Any
 
 from tasks.errors import InputError, run_command
+from tasks.files import write_json
+from tasks.offer import offer
 from tasks.params import load_params
 from tasks.promotion import promote_by_gate
 from tasks.reporting.registry_tables import (
@@ -35,6 +38,7 @@ from tasks.reporting.registry_tables import (
     garbage_text,
     history_text,
     list_text,
+    offer_text,
     promotion_text,
     show_text,
     verification_text,
@@ -99,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     made["diff"].add_argument("after", help=RELEASE)
     made["verify"].add_argument("release", nargs="?", help=RELEASE)
     made["verify"].add_argument("--all", action="store_true", help="every release, and what the channels name")
+    made["offer"].add_argument("--output", type=Path, metavar="FILE", help="write what --json prints into a file, too")
     made["promote"].add_argument("release", help=RELEASE)
     made["promote"].add_argument("--force", action="store_true", help="past the gate; --reason is needed then")
     made["promote"].add_argument("--reason", default="", help="why; the history keeps it")
@@ -143,6 +148,13 @@ def _pull(bucket: Bucket, arguments: argparse.Namespace) -> Answer:
     pull_release(bucket, manifest, folder)
     value = {"id": manifest.id, "folder": str(folder), "files": len(manifest.files), "bytes": manifest.size}
     return Answer(value, f"release {manifest.id} is in {folder}: {len(manifest.files)} files, all verified")
+
+
+def _offer(bucket: Bucket, arguments: argparse.Namespace) -> Answer:
+    value = asdict(offer(bucket, load_params()))
+    if arguments.output is not None:
+        write_json(arguments.output, value)
+    return Answer(value, offer_text(value), status=0 if value["champion"] else NO)
 
 
 def _promote(bucket: Bucket, arguments: argparse.Namespace) -> Answer:
@@ -212,6 +224,7 @@ COMMANDS: dict[str, Callable[[Bucket, argparse.Namespace], Answer]] = {
     "diff": _diff,
     "verify": _verify,
     "pull": _pull,
+    "offer": _offer,
     "promote": _promote,
     "rollback": _rollback,
     "history": _history,

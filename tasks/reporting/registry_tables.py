@@ -131,12 +131,19 @@ def history_text(moves: Sequence[Value], channel: str) -> str:
     return table(rows, titles)
 
 
+def offer_text(answer: Value) -> str:
+    """Return what `offer` says: what each rule of the gate says, and last the outcome."""
+    lines = [each if isinstance(each, str) else _rule(each) for each in answer["verdict"]]
+    if answer["champion"] and "champion" not in answer["moved"]:
+        lines = []  # what was said long ago
+    return "\n".join([*lines, f"{answer['id']}: {plain(answer['outcome'])}"])
+
+
 def promotion_text(answer: Value) -> str:
     """Return what `promote` says: whether the release is champion now, and what each rule of the gate says."""
     state = "is champion" if answer["champion"] else "is not champion"
     forced = ", past the gate" if answer["champion"] and answer["forced"] else ""
-    rules = [f"{'✓' if finding['passed'] else '✗'} {plain(finding['sentence'])}" for finding in answer["verdict"]]
-    return "\n".join([f"{answer['id']} {state}{forced}", *rules])
+    return "\n".join([f"{answer['id']} {state}{forced}", *map(_rule, answer["verdict"])])
 
 
 def table(rows: Sequence[Mapping[str, str]], titles: Mapping[str, str]) -> str:
@@ -149,6 +156,10 @@ def table(rows: Sequence[Mapping[str, str]], titles: Mapping[str, str]) -> str:
 def plain(text: str) -> str:
     """Return text without anything that a terminal would obey."""
     return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def _rule(finding: Value) -> str:
+    return f"{'✓' if finding['passed'] else '✗'} {plain(finding['sentence'])}"
 
 
 def _list_row(release: Value) -> dict[str, str]:

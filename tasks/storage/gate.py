@@ -8,7 +8,8 @@ compared image by image:
 - `stays_within_tolerance`: top-1 is at most `publish.tolerance_top1` lower;
 - `keeps_every_class`: no class loses more than `publish.largest_class_drop` of its images;
 - `stays_calibrated`: the calibration error rises by at most `publish.largest_calibration_rise`;
-- `was_not_rolled_back`: no person took the champion back from this very release;
+- `was_not_rolled_back`, `was_not_beaten` (tasks/storage/history_rules.py): a release that was champion and lost its
+  place comes back by a person's word only;
 - `reloads` and `serves` (tasks/reload.py): what is in the bucket answers as it was recorded.
 
 So an equal model passes, and so does one whose few lost images are chance. Two rules share the work: on a small test
@@ -25,7 +26,6 @@ from numpy.typing import NDArray
 
 from tasks.params import PublishParams
 from tasks.storage.manifest import Figures, Finding
-from tasks.storage.pointers import Move
 
 # Shares are quotients of whole numbers: a loss of exactly what is allowed is allowed, whatever its last bit says.
 ROUNDING = 1e-9
@@ -239,30 +239,6 @@ def stays_calibrated(candidate: Measurement, champion: Champion, params: Publish
             "change": ours - theirs,
             "largest_calibration_rise": params.largest_calibration_rise,
         },
-    )
-
-
-def was_not_rolled_back(release: str, history: tuple[Move, ...]) -> Finding:
-    """Pass unless a rollback took the champion back from this release, and no person promoted it since.
-
-    Args:
-        release: Its id.
-        history: The champion's.
-    """
-    undone: Move | None = None
-    for before, move in zip((None, *history), history, strict=False):
-        if move.action == "rollback" and before is not None and before.release == release:
-            undone = move
-        elif move.release == release:
-            undone = None
-    if undone is None:
-        return Finding(rule="was_not_rolled_back", passed=True, sentence="no rollback took it back", figures={})
-    reason = f": {undone.reason}" if undone.reason else ""
-    return Finding(
-        rule="was_not_rolled_back",
-        passed=False,
-        sentence=f"{undone.actor} took the champion back from this release at {undone.moved_at}{reason}",
-        figures={"actor": str(undone.actor), "moved_at": undone.moved_at},
     )
 
 

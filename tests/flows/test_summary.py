@@ -7,7 +7,7 @@ from flows.stages import Outcome, StageResult
 from flows.summary import headline, report_text, summary, verdict_rows
 
 METRICS = {"top1": 0.9012, "top1_low": 0.8952, "top1_high": 0.9069, "images": 10_000, "dataset": "cifar10"}
-RECEIPT = {
+OFFER = {
     "uri": "s3://retrain/models/releases/abc",
     "champion": True,
     "outcome": "it is the champion now",
@@ -29,9 +29,9 @@ def finished(tmp_path: Path) -> Path:
     for path, text in (
         ("evaluation/metrics.json", json.dumps(METRICS)),
         ("evaluation/report.html", "<html>"),
-        ("release/receipt.json", json.dumps(RECEIPT)),
+        (".dvc/tmp/offer.json", json.dumps(OFFER)),
     ):
-        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(text)
     return tmp_path
 
@@ -59,7 +59,7 @@ def test_summary_without_evaluation_does_not_invent_one(tmp_path: Path) -> None:
 
 
 def test_every_rule_has_a_row_with_its_figures() -> None:
-    assert verdict_rows(RECEIPT)[1] == {
+    assert verdict_rows(OFFER)[1] == {
         "rule": "is_not_significantly_worse",
         "passed": "✗",
         "says": "a significant loss",
@@ -67,15 +67,16 @@ def test_every_rule_has_a_row_with_its_figures() -> None:
     }
 
 
-def test_a_receipt_from_before_rules_had_figures_is_shown_without_them(finished: Path) -> None:
-    old = {"uri": "s3://retrain/models/releases/abc", "champion": False, "verdict": ["no worse than the champion"]}
-    (finished / "release/receipt.json").write_text(json.dumps(old))
-    assert "gate       not recorded\n" in summary(RESULTS, finished)
-    assert verdict_rows(old) == []
+def test_a_release_that_lost_the_title_is_not_called_champion(finished: Path) -> None:
+    lost = {**OFFER, "champion": False, "outcome": "not champion: it was champion until release abd took its place"}
+    (finished / ".dvc/tmp/offer.json").write_text(json.dumps(lost))
+    text = summary(RESULTS, finished)
+    assert "release    s3://retrain/models/releases/abc\n" in text
+    assert "gate       not champion: it was champion until release abd took its place\n" in text
 
 
 def test_report_text_links_what_exists(finished: Path) -> None:
-    text = report_text(METRICS, RECEIPT, finished)
+    text = report_text(METRICS, OFFER, finished)
     assert text.startswith(f"# {headline(METRICS)}")
     assert str(finished / "evaluation/report.html") in text
     assert "- Gate: it is the champion now\n  - ✓ `reaches_floor`: top-1 90.12 % reaches …\n" in text

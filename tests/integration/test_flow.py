@@ -14,7 +14,10 @@ import pytest
 from infra.local.object_store import ObjectStore
 from infra.local.prefect_server import PrefectServer
 from infra.process_group import group_lives
+from tasks.storage.pointers import read_channel
 from tests.fixtures import prefect_api
+from tests.fixtures.answered import IMAGES, publish_answered
+from tests.fixtures.buckets import new_bucket
 from tests.fixtures.dvc_project import REPOSITORY, command, dvc, make_project
 
 # What a worker or flows/run.py does, with retries that do not wait and an end like a command's.
@@ -60,21 +63,6 @@ class Workspace:
         (self.folder / name).write_text(text)
 
 
-RECEIPT = {
-    "uri": "s3://retrain/models/releases/abc",
-    "champion": False,
-    "outcome": "not champion: top-1 90.00 % is below the floor of 95.00 %",
-    "verdict": [
-        {
-            "rule": "reaches_floor",
-            "passed": False,
-            "sentence": "top-1 90.00 % is below the floor of 95.00 %",
-            "figures": {"top1": 0.9, "minimum_top1": 0.95},
-        }
-    ],
-}
-
-
 @pytest.fixture
 def workspace(
     tmp_path: Path, object_store: ObjectStore, prefect_server: PrefectServer, monkeypatch: pytest.MonkeyPatch
@@ -95,31 +83,32 @@ def wait_for_line(workspace: Workspace, text: str) -> dict[str, object]:
     raise AssertionError(f"no line {text!r} in the log")
 
 
-def test_run_and_its_traces(workspace: Workspace, tmp_path: Path) -> None:
-    (workspace.folder / "release").mkdir()
-    (workspace.folder / "release/receipt.json").write_text(json.dumps(RECEIPT))
-    assert workspace.run() == {"make": "ran", "report": "ran"}
+def test_run_and_its_traces(workspace: Workspace, object_store: ObjectStore, tmp_path: Path) -> None:
+    release = publish_answered(bucket := new_bucket(object_store), workspace.folder, IMAGES - 40)
+    gate = {"publish.prefix": bucket.prefix, "publish.minimum_top1": 0.95}
+    assert workspace.run(overrides=gate) == {"make": "ran", "report": "ran"}
     run = prefect_api.latest_flow_run(workspace.api)
     assert prefect_api.task_states(workspace.api, run["id"]) == {
         "make": "Completed",
         "report": "Completed",
+        "offer": "Completed",
         "push": "Completed",
     }
     assert run["tags"] == [f"commit:{command(workspace.folder, 'git', 'rev-parse', 'HEAD')[:12]}"]
+    assert read_channel(bucket, "candidate") == release
+    assert read_channel(bucket, "champion") is None
     found = prefect_api.artifacts(workspace.api, run["id"])
     assert found["make-progress"]["data"] == 100.0
     assert {"metric": "top1", "value": 0.9} in json.loads(found["metrics"]["data"])
     assert "top-1 90.00% (95 % interval 80.00% to 95.00%) on 3 test images of digits" in found["report"]["data"]
     assert "  - ✗ `reaches_floor`: top-1 90.00 % is below the floor of 95.00 %" in found["report"]["data"]
-    assert found["gate"]["description"] == RECEIPT["outcome"]
-    assert json.loads(found["gate"]["data"]) == [
-        {
-            "rule": "reaches_floor",
-            "passed": "✗",
-            "says": "top-1 90.00 % is below the floor of 95.00 %",
-            "figures": "top1 0.9, minimum_top1 0.95",
-        }
-    ]
+    assert found["gate"]["description"] == "not champion: top-1 90.00 % is below the floor of 95.00 %"
+    assert json.loads(found["gate"]["data"])[0] == {
+        "rule": "reaches_floor",
+        "passed": "✗",
+        "says": "top-1 90.00 % is below the floor of 95.00 %",
+        "figures": "top1 0.9, minimum_top1 0.95",
+    }
     assert [row["outcome"] for row in json.loads(found["stages"]["data"])] == ["ran", "ran"]
     wait_for_line(workspace, "[ 50.0%] step 1")
     assert run["name"] in dvc(workspace.folder, "exp", "list", "--name-only").split()

@@ -103,7 +103,12 @@ def test_deploying_again_keeps_one_deployment(stack: LocalStack) -> None:
 def test_worker_runs_it_with_overrides(stack: LocalStack) -> None:
     run = stack.trigger(**{"split.seed": 3})
     assert stack.wait_for(run, "Completed", "Failed", "Crashed") == "Completed"
-    assert prefect_api.task_states(stack.api, run) == {"make": "Completed", "report": "Completed", "push": "Completed"}
+    assert prefect_api.task_states(stack.api, run) == {
+        "make": "Completed",
+        "report": "Completed",
+        "offer": "Completed",
+        "push": "Completed",
+    }
     assert "  seed: 3" in (stack.folder / "params.yaml").read_text()
 
 

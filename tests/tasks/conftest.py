@@ -22,7 +22,7 @@ RUNTIME = '{"seconds": 12.5, "devices": ["CPU:0"], "strategy": "MirroredStrategy
 
 @pytest.fixture(scope="session")
 def published(tmp_path_factory: pytest.TempPathFactory, object_store: ObjectStore) -> "Published":
-    """A workspace whose release is published and champion, and its receipt; never written to."""
+    """A workspace whose release is published and champion, and what became of the offer; never written to."""
     from tests.fixtures.published import RIGHT, Workspace  # noqa: PLC0415
     from tests.fixtures.stages import write_stages  # noqa: PLC0415
 
@@ -33,20 +33,20 @@ def published(tmp_path_factory: pytest.TempPathFactory, object_store: ObjectStor
     workspace = Workspace(root, f"tests/{uuid.uuid4().hex}")
     with pytest.MonkeyPatch.context() as monkeypatch:
         _enter(monkeypatch, object_store, root)
-        return workspace, workspace.publish()
+        return workspace, workspace.publish_and_offer()
 
 
 @pytest.fixture(scope="session")
 def published_twice(
     published: "Published", tmp_path_factory: pytest.TempPathFactory, object_store: ObjectStore
 ) -> "Published":
-    """The same with a second release, which is better but was refused for the floor, and its receipt."""
+    """The same with a second release, which is better but was refused for the floor, and what became of its offer."""
     from tests.fixtures.published import RIGHT  # noqa: PLC0415
 
     with pytest.MonkeyPatch.context() as monkeypatch:
         workspace = _copy(monkeypatch, object_store, published[0], tmp_path_factory.mktemp("published_twice") / "copy")
         workspace.retrain(right=RIGHT + 1)
-        return workspace, workspace.publish(minimum_top1=1.0)
+        return workspace, workspace.publish_and_offer(minimum_top1=1.0)
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def published_classifier(tmp_path_factory: pytest.TempPathFactory, object_store:
     workspace = Workspace(root, f"tests/{uuid.uuid4().hex}")
     with pytest.MonkeyPatch.context() as monkeypatch:
         _enter(monkeypatch, object_store, root)
-        workspace.publish()
+        workspace.publish_and_offer()
     return workspace
 
 

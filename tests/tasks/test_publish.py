@@ -15,16 +15,14 @@ import pytest
 import tensorflow as tf
 
 from infra.local.object_store import ObjectStore
-from tasks.data.arrays import load_arrays, load_split_record
-from tasks.promotion import CannotAnswerError
-from tasks.publish import Present
+from tasks.data.arrays import load_arrays
 from tasks.storage.actor import current_actor
 from tasks.storage.bucket import Bucket
 from tasks.storage.manifest import Manifest
 from tasks.storage.pointers import read_pointer, resolve
-from tasks.storage.releases import file_key, list_releases, pull_release
+from tasks.storage.releases import list_releases, pull_release
 from tests.fixtures.published import PARAMS_FILE, RIGHT, Published, Workspace, channels, rules
-from tests.fixtures.stages import CLASSES, SIZE, write_stages
+from tests.fixtures.stages import CLASSES, SIZE
 
 # What a release holds
 
@@ -32,7 +30,6 @@ from tests.fixtures.stages import CLASSES, SIZE, write_stages
 def test_a_release_holds_all_that_was_made_and_where_it_comes_from(
     published: Published, workspace: Workspace, tmp_path: Path
 ) -> None:
-    receipt = published[1]
     manifest = resolve(workspace.bucket, "champion")
     pull_release(workspace.bucket, manifest, tmp_path / "pulled")
     pulled = tmp_path / "pulled"
@@ -44,15 +41,12 @@ def test_a_release_holds_all_that_was_made_and_where_it_comes_from(
     assert (pulled / "saved_model/1/saved_model.pb").is_file()
     assert "top-1" in (pulled / "README.md").read_text()
     metrics = json.loads(Path("evaluation/metrics.json").read_text())
-    assert {name: value for name, value in receipt.items() if name != "verdict"} == {
+    assert json.loads((published[0].root / "release/receipt.json").read_text()) == {
         "id": manifest.id,
         "uri": f"s3://retrain/{published[0].prefix}/releases/{manifest.id}",
         "bucket": "retrain",
         "prefix": published[0].prefix,
         "top1": 0.75,
-        "already_published": False,
-        "champion": True,
-        "outcome": "it is the champion now",
     }
     assert manifest.metrics == metrics
     assert manifest.parameters["recipes"].keys() == {"fast"}
@@ -73,6 +67,7 @@ def test_the_verdict_lists_every_rule_with_its_figures(published: Published, wor
         "keeps_every_class",
         "stays_calibrated",
         "was_not_rolled_back",
+        "was_not_beaten",
         "reloads",
         "serves",
     ]
@@ -100,29 +95,16 @@ def test_the_saved_model_serves_uint8_images(workspace: Workspace, tmp_path: Pat
 
 def test_publishing_twice_changes_nothing(published: Published, workspace: Workspace) -> None:
     before = workspace.objects()
-    second = workspace.publish()
+    first, second = workspace.publish(), workspace.publish()
     assert workspace.objects() == before
-    here = {"prefix": workspace.prefix, "uri": f"s3://retrain/{workspace.prefix}/releases/{second['id']}"}
-    again = {"already_published": True, "outcome": "it is the champion already"}
-    assert second == {**published[1], **here, **again}
+    assert first == second
+    assert first["id"] == published[1]["id"]
 
 
-def test_a_publisher_that_died_before_the_channels_is_completed(workspace: Workspace) -> None:
-    first = resolve(workspace.bucket, "champion")
-    for channel in ("candidate", "champion"):
-        workspace.bucket.client.delete_object(Bucket="retrain", Key=f"{workspace.prefix}/channels/{channel}.json")
-    receipt = workspace.publish()
-    assert (receipt["already_published"], receipt["champion"]) == (True, True)
-    assert channels(workspace) == (first.id, first.id)
-
-
-def test_a_champion_cannot_answer_images_of_another_size(workspace: Workspace, tmp_path: Path) -> None:
-    champion = resolve(workspace.bucket, "champion")
-    write_stages(tmp_path / "other", size=10)
-    split = tmp_path / "other/data/split"
-    present = Present(load_split_record(split), load_arrays(split, "test"), workspace.bucket, batch_size=500)
-    with pytest.raises(CannotAnswerError, match="it takes images of 8×8×3, and these have 10×10×3"):
-        present.answers_of(champion)
+def test_publishing_moves_no_channel(new_workspace: Workspace) -> None:
+    receipt = new_workspace.publish()
+    assert [manifest.id for manifest in _published(new_workspace)] == [receipt["id"]]
+    assert read_pointer(new_workspace.bucket, "candidate") is read_pointer(new_workspace.bucket, "champion") is None
 
 
 # What is refused altogether
@@ -147,18 +129,6 @@ def test_a_damaged_upload_is_noticed_before_it_is_a_release(
         assert "model.keras was altered" in workspace.refused()
     assert [manifest.id for manifest in _published(workspace)] == [before[0]]
     assert channels(workspace) == before
-    assert workspace.publish()["champion"] is True
-
-
-def test_a_release_that_was_damaged_later_is_never_pointed_at(workspace: Workspace) -> None:
-    first = resolve(workspace.bucket, "champion")
-    entry = next(entry for entry in first.files if entry.path == "summary.txt")
-    key = f"{workspace.prefix}/{file_key(first, entry)}"
-    workspace.bucket.client.put_object(Bucket="retrain", Key=key, Body=bytes(entry.size))
-    for channel in ("candidate", "champion"):
-        workspace.bucket.client.delete_object(Bucket="retrain", Key=f"{workspace.prefix}/channels/{channel}.json")
-    assert "summary.txt was altered" in workspace.refused()
-    assert read_pointer(workspace.bucket, "candidate") is read_pointer(workspace.bucket, "champion") is None
 
 
 def _published(workspace: Workspace) -> list[Manifest]:

@@ -23,14 +23,11 @@ from tasks.storage.gate import (
     reaches_floor,
     stays_calibrated,
     stays_within_tolerance,
-    was_not_rolled_back,
 )
 from tasks.storage.manifest import Finding
-from tasks.storage.pointers import Move
 
 CLASSES = ("ant", "bee", "cat")
 ID = "0123456789abcdef"
-RELEASES = {letter: letter * 16 for letter in "abc"}
 
 
 def _params(**changes: Any) -> PublishParams:
@@ -191,47 +188,6 @@ def test_the_calibration_error_may_rise_by_what_is_allowed(ours: float, passed: 
 
 def _champion(calibration_error: float) -> Champion:
     return Champion(ID, _measurement([True], calibration_error=calibration_error))
-
-
-# Rollbacks
-
-
-def _history(*moves: str) -> tuple[Move, ...]:
-    """Return moves as `a` (published), `a!` (promoted) and `<a` (rolled back to)."""
-    return tuple(
-        Move(
-            release=RELEASES[text.strip("<!")],
-            manifest_sha256="0" * 64,
-            moved_at="2024-01-02T03:04:05+00:00",
-            reason="it fails at night",
-            action="rollback" if "<" in text else "promote" if "!" in text else "publish",
-            actor="ann@lab",
-        )
-        for text in moves
-    )
-
-
-@pytest.mark.parametrize(
-    ("moves", "passed"),
-    [
-        ((), True),
-        (("a",), True),
-        (("a", "b"), True),
-        (("a", "b", "<a"), False),
-        (("a", "b", "<a", "c"), False),
-        (("a", "b", "c", "<b", "<a"), False),
-        (("b", "a", "<b"), True),  # back to it
-        (("a", "b", "<a", "b!"), True),  # a person wanted it all the same
-        (("a", "b", "<a", "b!", "<a"), False),
-    ],
-)
-def test_what_a_person_rolled_back_does_not_come_back_by_itself(moves: tuple[str, ...], passed: bool) -> None:
-    finding = was_not_rolled_back(RELEASES["b"], _history(*moves))
-    assert finding.passed is passed
-    if not passed:
-        assert finding.sentence == (
-            "ann@lab took the champion back from this release at 2024-01-02T03:04:05+00:00: it fails at night"
-        )
 
 
 # Together
