@@ -143,7 +143,7 @@ class _Mover:
 
     def _gatekeeper(self) -> Gatekeeper:
         gatekeeper = gatekeeper_of(self.bucket, self.release, self.params)
-        gatekeeper.answer, gatekeeper.examiner = self._answers_of, _examined
+        gatekeeper.answer, gatekeeper.examiner = self._answers_of, examined
         return gatekeeper
 
     def _answers_of(self, champion: Manifest) -> Probabilities:
@@ -181,7 +181,7 @@ def _offered(bucket: Bucket) -> str:
     return identity
 
 
-def _examined(bucket: Bucket, release: Manifest, allowed: float) -> tuple[Finding, ...]:
+def examined(bucket: Bucket, release: Manifest, allowed: float) -> tuple[Finding, ...]:
     """Return what was found when the release was published, if that suffices: the same bytes answer the same.
 
     A release whose check failed or broke off is checked anew, and so is one under a threshold that became narrower.

@@ -152,13 +152,6 @@ def test_a_release_that_was_damaged_later_is_never_pointed_at(workspace: Workspa
     assert workspace.channels() == {"candidate": [], "champion": []}
 
 
-def test_what_answers_was_not_recorded_is_asked(workspace: Workspace) -> None:
-    workspace.publish(RIGHT)
-    offered = workspace.offer(largest_answer_difference=0)
-    assert offered.champion
-    assert workspace.channels()["champion"] == [offered.id]
-
-
 def test_a_bucket_that_lost_the_release_is_noticed(workspace: Workspace) -> None:
     release = workspace.run(RIGHT)
     key = f"{workspace.bucket.prefix}/{manifest_key(release.id)}"

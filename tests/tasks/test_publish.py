@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from infra.local.object_store import ObjectStore
 from tasks.data.arrays import load_arrays
+from tasks.offer import examined
 from tasks.storage.actor import current_actor
 from tasks.storage.bucket import Bucket
 from tasks.storage.manifest import Manifest
@@ -58,6 +59,12 @@ def test_a_release_holds_all_that_was_made_and_where_it_comes_from(
     assert manifest.git is None  # the workspace of this test is no repository
 
 
+def test_what_the_publication_did_not_examine_is_examined_by_the_offer(workspace: Workspace) -> None:
+    unexamined = resolve(workspace.bucket, "champion").model_copy(update={"verdict": ()})
+    found = examined(workspace.bucket, unexamined, 1e-5)
+    assert {finding.rule: finding.passed for finding in found} == {"reloads": True, "serves": True}
+
+
 def test_the_verdict_lists_every_rule_with_its_figures(published: Published, workspace: Workspace) -> None:
     verdict = published[1]["verdict"]
     assert rules(verdict, True) == [
@@ -76,7 +83,7 @@ def test_the_verdict_lists_every_rule_with_its_figures(published: Published, wor
         assert finding["figures"]["images"] == 16
         assert finding["figures"]["difference"] <= finding["figures"]["largest_answer_difference"] == 1e-5
     manifest = resolve(workspace.bucket, "champion")
-    assert [each.model_dump() for each in manifest.verdict if not isinstance(each, str)] == verdict
+    assert [each.model_dump() for each in manifest.verdict if not isinstance(each, str)] == list(verdict)
     pointer = read_pointer(workspace.bucket, "champion")
     assert pointer is not None
     assert pointer.current.reason == "; ".join(manifest.sentences)
