@@ -1,9 +1,10 @@
-"""What a person sees of a run in Prefect's UI: live progress, the metrics, and where the report is."""
+"""What a person sees of a run in Prefect's UI: live progress, the metrics, the report, and the line of champions."""
 
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 from uuid import UUID
 
 import httpx
@@ -14,12 +15,20 @@ from prefect.artifacts import (
     create_table_artifact,
     update_progress_artifact,
 )
+from prefect.client.orchestration import get_client
 
+from flows.conclusion import Conclusion
+from flows.decision import Line
 from flows.offer import read_offer
+from flows.report_link import link_text, renew_links
+from flows.report_text import report_text
 from flows.stages import StageResult, parse_progress
-from flows.summary import headline, read_metrics, report_text, verdict_rows
+from flows.summary import headline, verdict_rows
+from tasks.errors import InputError
 
 UPDATE_SECONDS = 2.0
+REPORT_KEY = "report"
+SHOWN_MOVES = 30
 
 
 class ProgressArtifact:
@@ -53,18 +62,60 @@ class ProgressArtifact:
             get_run_logger().warning("progress is not shown for now: %s", error)
 
 
-def record_results(results: Sequence[StageResult], folder: Path) -> None:
-    """Create the artifacts `stages`, `metrics`, `gate` and `report`; all but the first where there is an evaluation."""
+def record_results(results: Sequence[StageResult], folder: Path, conclusion: Conclusion) -> None:
+    """Create the artifacts of a run whose stages are through; each has a key that compares over runs.
+
+    `stages` always; with an evaluation `headline`, `metrics` and `report`; with a release `gate` and `champions`. A
+    server or a store that is away costs a warning. No artifact names a path of this machine, or a credential.
+    """
     rows = [{"stage": r.name, "outcome": str(r.outcome), "seconds": round(r.seconds, 1)} for r in results]
-    create_table_artifact(table=rows, key="stages", description="What became of each stage")
-    metrics = read_metrics(folder)
-    if not metrics:
-        return
+    with _costs_a_warning():
+        create_table_artifact(table=rows, key="stages", description="What became of each stage")
+        if conclusion.metrics:
+            _record_evaluation(folder, conclusion)
+        if conclusion.line and conclusion.line.moves:
+            create_table_artifact(
+                table=champion_rows(conclusion.line), key="champions", description="The line of champions, latest first"
+            )
+    if conclusion.line:
+        with _costs_a_warning(), get_client(sync_client=True) as client:
+            renew_links(conclusion.line.bucket, client, REPORT_KEY)
+
+
+def _record_evaluation(folder: Path, conclusion: Conclusion) -> None:
+    metrics, offer, decision = conclusion.metrics, read_offer(folder), conclusion.decision
+    text = f"**{headline(metrics)}**\n\n{conclusion.ending}: {conclusion.message}\n"
+    create_markdown_artifact(markdown=text, key="headline", description=str(conclusion.ending))
     table = [{"metric": name, "value": value} for name, value in metrics.items()]
     create_table_artifact(table=table, key="metrics", description=headline(metrics))
-    offered = read_offer(folder)
-    rules = verdict_rows(offered)
+    rules = verdict_rows(offer)
     if rules:
-        create_table_artifact(table=rules, key="gate", description=offered.get("outcome"))
-    text = report_text(metrics, offered, folder)
-    create_markdown_artifact(markdown=text, key="report", description="The report")
+        create_table_artifact(table=rules, key="gate", description=offer.get("outcome"))
+    link = link_text(conclusion.line.bucket, decision.release) if conclusion.line and decision else None
+    page = report_text(metrics, offer, folder, link)
+    create_markdown_artifact(markdown=page, key=REPORT_KEY, description="The report")
+
+
+def champion_rows(line: Line) -> list[dict[str, Any]]:
+    """Return a row for each of the latest moves of the champion's channel, latest first."""
+    rows = []
+    for move in reversed(line.moves[-SHOWN_MOVES:]):
+        row = line.rows.get(move.release)
+        interval = f"{row.top1:.2%} ({row.top1_low:.2%} to {row.top1_high:.2%})" if row else "unknown"
+        facts = {
+            "since": move.moved_at,
+            "release": move.release,
+            "top-1": interval,
+            "recipe": row.recipe if row else "",
+        }
+        rows.append(facts | {"how": f"{move.action}{', forced' if move.forced else ''}", "why": move.reason})
+    return rows
+
+
+@contextlib.contextmanager
+def _costs_a_warning() -> Iterator[None]:
+    """Let a run go on whose results cannot be shown: hours of training are not to end for a server that restarts."""
+    try:
+        yield
+    except (httpx.HTTPError, InputError) as error:
+        get_run_logger().warning("the results are not shown in full: %s", error)

@@ -18,6 +18,7 @@ from prefect.tasks import Task, exponential_backoff
 from flows.artifacts import ProgressArtifact, record_results
 from flows.command import Limits, OnLine
 from flows.commit import tag_commit
+from flows.conclusion import final_state
 from flows.failures import StepError
 from flows.interrupted import interrupted_where_it_may_pass
 from flows.lineage import push, save_experiment
@@ -25,6 +26,7 @@ from flows.offer import PUBLISH, offer
 from flows.outages import outlast
 from flows.overrides import apply_overrides
 from flows.stages import Outcome, StageResult, read_stages, run_stage
+from flows.telling import told
 from flows.waiting import skip_what_waits
 from flows.workspace import exclusive_workspace
 from tasks.storage.credentials import load_credentials
@@ -137,7 +139,7 @@ def _is_deployed() -> bool:
 @interrupted_where_it_may_pass
 def retrain(
     overrides: dict[str, Any] | None = None, push_data: bool = True, save_run: bool = True
-) -> list[StageResult]:
+) -> State[list[StageResult]]:
     """Retrain: bring every stage of dvc.yaml up to date, one after another.
 
     Running it twice is running it once: a stage with nothing new is left alone, and a run that was killed goes on
@@ -149,7 +151,8 @@ def retrain(
         save_run: Save a run that changed something as a DVC experiment under the flow run's name.
 
     Returns:
-        What became of each stage.
+        What became of each stage, in the state in which the run ends (flows/conclusion.py): one whose release the gate
+        refuses is Completed too, under the name Refused.
 
     Raises:
         InputError: params.yaml is not valid, or another run is at work in this workspace.
@@ -158,20 +161,23 @@ def retrain(
     folder = Path.cwd()
     deployed = _is_deployed()
     patience = HELD_SECONDS if deployed else 0.0  # a person sees at once what is in the way
-    with exclusive_workspace(folder, patience, get_run_logger().warning) as note_group:
+    warn = get_run_logger().warning
+    with told(folder) as run, exclusive_workspace(folder, patience, warn) as note_group:
         if deployed:
             skip_what_waits()
         tag_commit(folder)
         apply_overrides(overrides or {})
         load_credentials()
-        results = [stage_task(stage)(stage, note_group) for stage in read_stages(folder)]
+        for stage in read_stages(folder):
+            run.results.append(stage_task(stage)(stage, note_group))
         if offer_release(note_group).get("published") is False:  # the bucket was emptied since
             again = stage_task(PUBLISH)(PUBLISH, note_group, force=True)
-            results = [again if result.name == PUBLISH else result for result in results]
+            run.results = [again if result.name == PUBLISH else result for result in run.results]
             offer_release(note_group)
-        record_results(results, folder)
+        conclusion = run.conclude()
+        record_results(run.results, folder, conclusion)
         if push_data:
             push_to_remote()
-        if save_run and any(result.outcome is not Outcome.UNCHANGED for result in results):
+        if save_run and any(result.outcome is not Outcome.UNCHANGED for result in run.results):
             save_experiment(str(flow_run.get_name()), folder, get_run_logger().info)
-    return results
+        return final_state(conclusion, run.results)

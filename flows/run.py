@@ -12,6 +12,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
+from typing import cast
 
 from flows.failures import StepError
 from flows.fallback import reachable_data
@@ -67,7 +68,7 @@ def _run_flow(overrides: Overrides) -> list[StageResult]:
 
     use_stage_console()
     try:
-        return retrain(dict(overrides))
+        return cast(list[StageResult], retrain(dict(overrides)))  # Prefect gives the data of the flow's state
     except StepError as error:
         if error.is_outage:
             raise OutageError(error.sentence) from error

@@ -1,4 +1,4 @@
-"""What came out of a run, in words: for the terminal, and for the report's artifact in Prefect's UI."""
+"""What came out of a run, in words: for the terminal, and for what Prefect's UI shows of it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,18 +48,6 @@ def verdict_rows(offered: dict[str, Any]) -> list[dict[str, Any]]:
         }
         for finding in findings
     ]
-
-
-def report_text(metrics: dict[str, Any], offered: dict[str, Any], folder: Path) -> str:
-    """Return the report's headline and whereabouts as Markdown."""
-    lines = [f"# {headline(metrics)}", ""]
-    if (folder / REPORT).exists():
-        lines.append(f"- Report: `{folder / REPORT}`")
-    if offered:
-        lines.append(f"- Release: `{offered['uri']}`{', the champion' if offered['champion'] else ''}")
-        lines.append(f"- Gate: {offered['outcome']}")
-        lines += [f"  - {row['passed']} `{row['rule']}`: {row['says']}" for row in verdict_rows(offered)]
-    return "\n".join(lines) + "\n"
 
 
 def summary(results: Sequence[StageResult], folder: Path) -> str:

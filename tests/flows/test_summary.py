@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from flows.stages import Outcome, StageResult
-from flows.summary import headline, report_text, summary, verdict_rows
+from flows.summary import headline, summary, verdict_rows
 
 METRICS = {"top1": 0.9012, "top1_low": 0.8952, "top1_high": 0.9069, "images": 10_000, "dataset": "cifar10"}
 OFFER = {
@@ -73,11 +73,3 @@ def test_a_release_that_lost_the_title_is_not_called_champion(finished: Path) ->
     text = summary(RESULTS, finished)
     assert "release    s3://retrain/models/releases/abc\n" in text
     assert "gate       not champion: it was champion until release abd took its place\n" in text
-
-
-def test_report_text_links_what_exists(finished: Path) -> None:
-    text = report_text(METRICS, OFFER, finished)
-    assert text.startswith(f"# {headline(METRICS)}")
-    assert str(finished / "evaluation/report.html") in text
-    assert "- Gate: it is the champion now\n  - ✓ `reaches_floor`: top-1 90.12 % reaches …\n" in text
-    assert "  - ✗ `is_not_significantly_worse`: a significant loss\n" in text

@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+import urllib.request
 import uuid
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 
 from infra.local.object_store import ObjectStore
 from infra.local.prefect_server import PrefectServer
+from infra.monitoring.metrics import DEFAULT_FILE, read_samples
 from infra.process_group import group_lives
 from tasks.storage.pointers import read_channel
 from tests.fixtures import prefect_api
@@ -88,6 +91,8 @@ def test_run_and_its_traces(workspace: Workspace, object_store: ObjectStore, tmp
     gate = {"publish.prefix": bucket.prefix, "publish.minimum_top1": 0.95}
     assert workspace.run(overrides=gate) == {"make": "ran", "report": "ran"}
     run = prefect_api.latest_flow_run(workspace.api)
+    assert (run["state_type"], run["state_name"]) == ("COMPLETED", "Refused")
+    assert run["state"]["message"] == "top-1 90.00 % is below the floor of 95.00 %"
     assert prefect_api.task_states(workspace.api, run["id"]) == {
         "make": "Completed",
         "report": "Completed",
@@ -97,7 +102,22 @@ def test_run_and_its_traces(workspace: Workspace, object_store: ObjectStore, tmp
     assert run["tags"] == [f"commit:{command(workspace.folder, 'git', 'rev-parse', 'HEAD')[:12]}"]
     assert read_channel(bucket, "candidate") == release
     assert read_channel(bucket, "champion") is None
+    (event,) = prefect_api.events(workspace.api, run["id"], "retrain.")
+    assert event["event"] == "retrain.champion.refused"
+    assert event["resource"]["prefect.resource.id"] == f"retrain.channel.retrain/{bucket.prefix}/champion"
+    assert {"prefect.flow", "prefect.flow-run"} <= {
+        str(related["prefect.resource.id"]).rpartition(".")[0] for related in event["related"]
+    }
+    assert event["payload"]["reasons"] == ["top-1 90.00 % is below the floor of 95.00 %"]
+    assert (event["payload"]["release"], event["payload"]["top1_low"]) == (release.id, 0.8)
+    assert event["payload"]["commit"] == command(workspace.folder, "git", "rev-parse", "HEAD").strip()
+    samples = read_samples(workspace.folder / DEFAULT_FILE)
+    assert samples["retrain_run_outcome"][("refused",)] == 1
+    assert samples["retrain_top1_ratio"] == {("digits",): 0.9}
+    assert samples["retrain_last_success_timestamp_seconds"] == samples["retrain_last_run_timestamp_seconds"]
     found = prefect_api.artifacts(workspace.api, run["id"])
+    assert str(workspace.folder) not in json.dumps(list(found.values()))
+    assert "refused: top-1 90.00 % is below the floor of 95.00 %" in found["headline"]["data"]
     assert found["make-progress"]["data"] == 100.0
     assert {"metric": "top1", "value": 0.9} in json.loads(found["metrics"]["data"])
     assert "top-1 90.00% (95 % interval 80.00% to 95.00%) on 3 test images of digits" in found["report"]["data"]
@@ -124,11 +144,48 @@ def test_run_and_its_traces(workspace: Workspace, object_store: ObjectStore, tmp
     assert "Data and pipelines are up to date." in dvc(clone, "repro")
 
 
+def test_new_champion_is_told_and_the_report_opens_from_the_run(
+    workspace: Workspace, object_store: ObjectStore
+) -> None:
+    bucket = new_bucket(object_store)
+    options = {"overrides": {"publish.prefix": bucket.prefix, "publish.minimum_top1": 0.5}, "push_data": False}
+    releases = []
+    for right in (IMAGES - 80, IMAGES - 40):
+        (folder := workspace.folder / f".cache/answered-{right}").mkdir(parents=True)
+        (folder / "report.html").write_text("<!DOCTYPE html>")
+        releases.append(publish_answered(bucket, workspace.folder, right).id)
+        workspace.run(**options)
+    first, second = releases
+    run = prefect_api.latest_flow_run(workspace.api)
+    said = f"release {second} is the new champion in the place of {first}: top-1 90.00%"
+    assert run["state_name"] == "Completed"
+    assert run["state"]["message"].startswith(said)
+    (event,) = prefect_api.events(workspace.api, run["id"], "retrain.")
+    assert event["event"] == "retrain.champion.changed"
+    assert event["resource"]["prefect.resource.id"] == f"retrain.channel.retrain/{bucket.prefix}/champion"
+    assert (event["payload"]["release"], event["payload"]["former"]) == (second, first)
+    found = prefect_api.artifacts(workspace.api, run["id"])
+    champions = json.loads(found["champions"]["data"])
+    assert [row["release"] for row in champions] == [second, first]
+    assert champions[0]["top-1"] == "90.00% (40.00% to 60.00%)"
+    (url,) = re.findall(r"\[the full report\]\(([^)]+)\)", found["report"]["data"])
+    with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 - loopback
+        assert answer.read() == b"<!DOCTYPE html>"
+    samples = read_samples(workspace.folder / DEFAULT_FILE)
+    assert samples["retrain_champion_info"] == {(second,): 1}
+    assert samples["retrain_champion_top1_ratio"] == {(): 0.9}
+
+
 def test_second_run_has_nothing_to_do(workspace: Workspace) -> None:
     workspace.run()
     saved = dvc(workspace.folder, "exp", "list", "--name-only")
     locked = (workspace.folder / "dvc.lock").read_bytes()
     assert workspace.run() == {"make": "unchanged", "report": "unchanged"}
+    run = prefect_api.latest_flow_run(workspace.api)
+    assert (run["state_name"], run["state"]["message"]) == ("Completed", "nothing new")
+    (event,) = prefect_api.events(workspace.api, run["id"], "retrain.")
+    assert event["event"] == "retrain.nothing-new"
+    assert event["resource"]["prefect.resource.id"] == f"prefect.flow-run.{run['id']}"
     assert dvc(workspace.folder, "exp", "list", "--name-only") == saved
     assert (workspace.folder / "dvc.lock").read_bytes() == locked
     assert "Data and pipelines are up to date." in dvc(workspace.folder, "repro")
@@ -160,6 +217,12 @@ def test_failed_stage_stops_the_rest_and_shows_its_words(workspace: Workspace) -
     assert "counting" in run["state"]["message"]
     assert "make: nothing to count" in run["state"]["message"]
     assert prefect_api.task_states(workspace.api, run["id"]) == {"make": "Failed"}
+    (event,) = prefect_api.events(workspace.api, run["id"], "retrain.")
+    assert event["event"] == "retrain.failed"
+    assert event["payload"]["reasons"] == ["stage make failed with exit status 1: make: nothing to count"]
+    samples = read_samples(workspace.folder / DEFAULT_FILE)
+    assert samples["retrain_run_outcome"][("failed",)] == 1
+    assert "retrain_last_success_timestamp_seconds" not in samples
     assert not (workspace.folder / "evaluation").exists()
 
 
