@@ -81,7 +81,8 @@ def judge(
     if decision is not None and decision.changed:
         place = f" in the place of {decision.former}" if decision.former else ""
         return Ending.CHAMPION, f"release {decision.release} is the new champion{place}: {headline(metrics)}"
-    if first_try and not any(result.outcome is Outcome.RAN for result in results):
+    is_new = any(result.outcome is Outcome.RAN for result in results) or (decision is not None and decision.is_new)
+    if first_try and not is_new:
         return Ending.NOTHING_NEW, "nothing new"
     if decision is None:
         return Ending.COMPLETED, headline(metrics)

@@ -40,6 +40,7 @@ class Decision:
         outcome: The same in words.
         former: The champion whose place it took; None where it took nobody's.
         reasons: Why the gate refused it, a sentence each.
+        is_new: Whether it was offered for the first time: a channel moved to it.
     """
 
     release: str
@@ -49,6 +50,7 @@ class Decision:
     outcome: str
     former: str | None = None
     reasons: tuple[str, ...] = ()
+    is_new: bool = False
 
     @property
     def refused(self) -> bool:
@@ -80,17 +82,18 @@ def decide(offer: Mapping[str, Any], line: Line | None, since: datetime) -> Deci
         return None
     uri, outcome, reasons = str(offer["uri"]), str(offer.get("outcome", "")), _reasons(offer)
     release, said = uri.rpartition("/")[2], bool(offer.get("champion"))
-    moved, before = "champion" in offer.get("moved", ()), offer.get("champion_before")
+    moved, before = tuple(offer.get("moved", ())), offer.get("champion_before")
+    is_new, won = bool(moved), "champion" in moved
     if line is None or not line.moves:
-        return Decision(release, uri, said, moved, outcome, before if moved else None, reasons)
+        return Decision(release, uri, said, won, outcome, before if won else None, reasons, is_new)
     *former_moves, present = line.moves
     is_champion = present.release == release
     began = since.replace(microsecond=0)  # as moves are noted
-    changed = is_champion and (moved or datetime.fromisoformat(present.moved_at) >= began)
+    changed = is_champion and (won or datetime.fromisoformat(present.moved_at) >= began)
     former = former_moves[-1].release if changed and former_moves else None
     if is_champion != said:  # others moved the channel meanwhile
         outcome = "it is the champion" if is_champion else f"{present.release} is the champion"
-    return Decision(release, uri, is_champion, changed, outcome, former, reasons)
+    return Decision(release, uri, is_champion, changed, outcome, former, reasons, is_new)
 
 
 def _reasons(offer: Mapping[str, Any]) -> tuple[str, ...]:

@@ -1,11 +1,9 @@
 """What a run leaves for Prometheus: the metrics of infra/monitoring/metrics.py, in a text file, at its end."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
-
-from prefect import get_run_logger
 
 from flows.conclusion import Conclusion, Ending
 from flows.decision import Line
@@ -16,7 +14,13 @@ from tasks.runtime import RUNTIME_FOLDER, read_runtime
 NOT_SUCCEEDED = (Ending.FAILED, Ending.INTERRUPTED, Ending.STOPPED)
 
 
-def record_run(conclusion: Conclusion, results: Sequence[StageResult], start: float, folder: Path) -> None:
+def record_run(
+    conclusion: Conclusion,
+    results: Sequence[StageResult],
+    start: float,
+    folder: Path,
+    warn: Callable[[str], object],
+) -> None:
     """Write the metrics of a run that ends now; what it did not come to keeps its former value.
 
     Args:
@@ -24,8 +28,7 @@ def record_run(conclusion: Conclusion, results: Sequence[StageResult], start: fl
         results: Of the stages that it came to.
         start: When it began, Unix time.
         folder: The workspace.
-
-    A file that cannot be written costs a warning.
+        warn: Is given a sentence where the file cannot be written.
     """
     path = folder / metrics_file()
     new = run_samples(conclusion, results, start, time.time())
@@ -33,7 +36,7 @@ def record_run(conclusion: Conclusion, results: Sequence[StageResult], start: fl
     try:
         write_samples(_merged(read_samples(path), new), path)
     except OSError as error:
-        get_run_logger().warning("the metrics are not written to %s: %s", path, error.strerror)
+        warn(f"the metrics are not written to {path}: {error.strerror}")
 
 
 def run_samples(conclusion: Conclusion, results: Sequence[StageResult], start: float, end: float) -> Samples:

@@ -35,7 +35,7 @@ class Run:
 @contextlib.contextmanager
 def told(folder: Path) -> Iterator[Run]:
     """Tell how the run in this block ended, with an exception or without."""
-    run, start = Run(folder), time.time()
+    run, start, warn = Run(folder), time.time(), get_run_logger().warning
     try:
         yield run
     except Exception as error:
@@ -43,9 +43,9 @@ def told(folder: Path) -> Iterator[Run]:
         ending = Ending.INTERRUPTED if may_pass(error) else Ending.FAILED
         failure = Conclusion(ending, sentence or type(error).__name__)
         announce(failure, folder)
-        record_run(failure, run.results, start, folder)
+        record_run(failure, run.results, start, folder, warn)
         raise
     except BaseException:
-        record_run(Conclusion(Ending.STOPPED, "stopped"), run.results, start, folder)
+        record_run(Conclusion(Ending.STOPPED, "stopped"), run.results, start, folder, warn)
         raise
-    record_run(run.conclusion or Conclusion(Ending.COMPLETED, ""), run.results, start, folder)
+    record_run(run.conclusion or Conclusion(Ending.COMPLETED, ""), run.results, start, folder, warn)

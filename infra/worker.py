@@ -10,7 +10,8 @@ this command leaves, or, where it was killed too, before it starts anew. A worke
 
 Beside the worker it starts again what ended for a reason that may pass (infra/restart.py) and registers the automations
 (infra/automations.py). The arguments are those of `prefect worker start`; without `--name` the machine's name is taken,
-so that a worker that comes back is the same worker in Prefect's UI. Linux only: it reads /proc.
+so that a worker that comes back is the same worker in Prefect's UI. One more, `--metrics [HOST:]PORT`, serves metrics
+(infra/monitoring/endpoint.py), on loopback where no host is named. Linux only: it reads /proc.
 """
 
 import argparse
@@ -34,6 +35,7 @@ from infra.left_behind import (
     processes_with,
     worker_environment,
 )
+from infra.monitoring.endpoint import serve
 from infra.prefect_api import PrefectAPI
 from infra.process_group import is_dead
 from infra.restart import POOL, Machine, Sweep, say_with_time
@@ -119,6 +121,13 @@ def work(name: str, arguments: Sequence[str], stopping: threading.Event) -> int:
     return status if status >= 0 else 128 - status
 
 
+def _metrics_parser() -> argparse.ArgumentParser:
+    """Return the parser of the one option that is not Prefect's."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--metrics", metavar="[HOST:]PORT")
+    return parser
+
+
 def main() -> None:
     """Start the worker with this command's arguments, stop it on SIGTERM or Ctrl-C, and exit as it does.
 
@@ -130,6 +139,7 @@ def main() -> None:
     parser.add_argument("--pool", "-p", default=POOL)
     parser.add_argument("--type", "-t", default="process")
     known, _ = parser.parse_known_args()
+    metrics, arguments = _metrics_parser().parse_known_args()
     stopping = threading.Event()
 
     def stop(_number: int, _frame: FrameType | None) -> None:
@@ -142,8 +152,10 @@ def main() -> None:
     if count := end_left_behind(known.name, Path.cwd()):
         say_with_time(f"ended {count} processes that an earlier worker {known.name} left behind")
     start_sweeping(known.pool, known.name, stopping, runs_here=known.type == "process")
+    if metrics.metrics:
+        serve(metrics.metrics, PrefectAPI.from_environment() if os.environ.get("PREFECT_API_URL") else None)
     named = [] if {"--name", "-n"} & set(sys.argv) else ["--name", known.name]
-    sys.exit(work(known.name, [*sys.argv[1:], *named], stopping))
+    sys.exit(work(known.name, [*arguments, *named], stopping))
 
 
 if __name__ == "__main__":

@@ -9,15 +9,18 @@ python -m infra.local down
 """
 
 import argparse
+import os
 import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from infra.automations import register
 from infra.local.object_store import ObjectStore
 from infra.local.prefect_server import PrefectServer
 from infra.local.supervisor import Supervisor, watch
 from infra.local.worker import WORK_POOL, Worker
+from infra.messages import configured_messages, who_is_told
 from infra.prefect_api import PrefectAPI
 from infra.scheduler import NoRunsError, check_scheduler
 from tasks.errors import InputError, run_command
@@ -45,6 +48,7 @@ class Stack:
             self.worker.start()
             self.supervisor.start()
             self._check_scheduler()
+            self._register_messages()
         self.status()
 
     def _check_scheduler(self) -> None:
@@ -52,6 +56,15 @@ class Stack:
             check_scheduler(PrefectAPI.from_environment(self.prefect.environment))
         except NoRunsError as error:  # everything else works
             print(f"{error}: {self.prefect.log}", file=sys.stderr)
+
+    def _register_messages(self) -> None:
+        """Have people told where a block is named; the server starts without, where that is named wrongly."""
+        api = PrefectAPI.from_environment(self.prefect.environment)
+        try:
+            register(api, configured_messages(api, os.environ))
+            print(who_is_told(os.environ))
+        except InputError as error:
+            print(f"nobody is told of failures: {error}", file=sys.stderr)
 
     def down(self) -> None:
         """Stop what is running: the worker before the servers, so that its run is told while they still listen."""

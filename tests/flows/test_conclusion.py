@@ -72,6 +72,7 @@ HELD = dataclasses.replace(WON, changed=False, former=None, outcome="it is the c
         (RAN, WON, True, Ending.CHAMPION, f"release {OURS} is the new champion in the place of {OTHER}: top-1 90.00%"),
         (UNCHANGED, WON, True, Ending.CHAMPION, "new champion"),
         (UNCHANGED, REFUSED, True, Ending.NOTHING_NEW, "nothing new"),
+        (RESTORED, dataclasses.replace(REFUSED, is_new=True), True, Ending.REFUSED, "too low; worse"),
         (RESTORED, HELD, True, Ending.NOTHING_NEW, "nothing new"),
         (UNCHANGED, REFUSED, False, Ending.REFUSED, "too low; worse"),
         (RAN, HELD, True, Ending.COMPLETED, "it is the champion already"),

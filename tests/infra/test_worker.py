@@ -138,7 +138,7 @@ def test_sigterm_reaches_the_stage_which_saves_before_the_worker_leaves(
 
     with (tmp_path / "worker.log").open("wb") as log:
         worker = subprocess.Popen(
-            [sys.executable, *image_command()[1:]],
+            [sys.executable, *image_command()[1:], "--metrics", str(metrics := free_port())],
             env=environment | {"PYTHONPATH": str(ROOT)},
             cwd=work,
             stdout=log,
@@ -147,6 +147,7 @@ def test_sigterm_reaches_the_stage_which_saves_before_the_worker_leaves(
     try:
         wait_until((work / "started").exists, "the stage's start")
         assert answers(f"http://127.0.0.1:{environment['PREFECT_WORKER_WEBSERVER_PORT']}/health")
+        assert answers(f"http://127.0.0.1:{metrics}/metrics")
 
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(60) == 0, (tmp_path / "worker.log").read_text()
