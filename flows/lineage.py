@@ -13,7 +13,7 @@ from flows.stages import DVC
 from tasks.errors import InputError
 
 
-class PushError(StepError):
+class RemoteError(StepError):
     """Files did not arrive in DVC's remote, which may be away, or refuse."""
 
     def __init__(self, sentence: str, *, is_away: bool = False, is_refused: bool = False) -> None:
@@ -45,20 +45,20 @@ def push(folder: Path, on_line: OnLine, limits: Limits | None = None) -> int:
     before and after, and what DVC passed over is uploaded one by one.
 
     Raises:
-        PushError: The remote cannot be reached, or files are neither there nor here.
+        RemoteError: The remote cannot be reached, or files are neither there nor here.
     """
-    with _project(folder) as repo:
+    with open_project(folder) as repo:
         missing = _missing(repo)
     if not missing:
         return 0
     finished = run_lines([*DVC, "push"], folder, on_line, limits)
-    with _project(folder) as repo:
+    with open_project(folder) as repo:
         _upload(repo, _missing(repo))
         lost = _missing(repo)
     if lost:
-        raise PushError(f"{len(lost)} files are neither here nor in DVC's remote, {lost[0]} among them")
+        raise RemoteError(f"{len(lost)} files are neither here nor in DVC's remote, {lost[0]} among them")
     if finished.status != 0:
-        raise PushError(f"dvc push failed: {' '.join(line for line in finished.lines[-3:] if line)}")
+        raise RemoteError(f"dvc push failed: {' '.join(line for line in finished.lines[-3:] if line)}")
     return len(missing)
 
 
@@ -66,15 +66,15 @@ def missing_in_remote(folder: Path) -> list[str]:
     """Return the content hashes of dvc.lock's outputs, files in folders included, that the default remote lacks.
 
     Raises:
-        PushError: The remote cannot be asked, or this workspace lacks a folder's listing.
+        RemoteError: The remote cannot be asked, or this workspace lacks a folder's listing.
     """
-    with _project(folder) as repo:
+    with open_project(folder) as repo:
         return _missing(repo)
 
 
 @contextlib.contextmanager
-def _project(folder: Path) -> Iterator[Any]:
-    """Open a DVC project; what goes wrong with its remote is a PushError of one sentence."""
+def open_project(folder: Path) -> Iterator[Any]:
+    """Open a DVC project; what goes wrong with its remote is a RemoteError of one sentence."""
     from botocore.exceptions import BotoCoreError  # noqa: PLC0415 - with DVC a second to import
     from dvc.exceptions import DvcException  # noqa: PLC0415
     from dvc.repo import Repo  # noqa: PLC0415
@@ -86,7 +86,7 @@ def _project(folder: Path) -> Iterator[Any]:
         is_away = _is_away(error)
         refusal = None if is_away else _refusal_of_store(folder)
         sentence = f"DVC's remote cannot be asked: {refusal or ' '.join(str(error).split())}"
-        raise PushError(sentence, is_away=is_away, is_refused=refusal is not None) from error
+        raise RemoteError(sentence, is_away=is_away, is_refused=refusal is not None) from error
 
 
 def _refusal_of_store(folder: Path) -> str | None:

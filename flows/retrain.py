@@ -25,6 +25,8 @@ from flows.lineage import push, save_experiment
 from flows.offer import PUBLISH, offer
 from flows.outages import outlast
 from flows.overrides import apply_overrides
+from flows.run_cache import EarlierRuns, push_runs
+from flows.share import push_experiment
 from flows.stages import Outcome, StageResult, read_stages, run_stage
 from flows.telling import told
 from flows.waiting import skip_what_waits
@@ -61,9 +63,10 @@ def worth_another_try(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, retry_condition_fn=worth_another_try)
-def bring_up_to_date(stage: str, note_group: Any, force: bool = False) -> StageResult:
+def bring_up_to_date(stage: str, note_group: Any, earlier: EarlierRuns, force: bool = False) -> StageResult:
     """Run one stage, if only by force; its lines go to the log, its progress to an artifact; wait for what is away."""
     logger = get_run_logger()
+    earlier.fetch(stage, logger.warning)
     progress = ProgressArtifact(stage)
 
     def on_line(line: str) -> None:
@@ -125,8 +128,16 @@ def push_to_remote() -> int:
     logger = get_run_logger()
     limits = Limits(timeout_seconds=PUSH.timeout)
     count = outlast(lambda lines: push(Path.cwd(), lines, limits), logger.info, logger.warning)
+    outlast(lambda _: push_runs(Path.cwd()), logger.info, logger.warning)
     logger.info(f"{count} files pushed, all of them seen in the remote" if count else "the remote has every file")
     return count
+
+
+def share_experiment(name: str, folder: Path) -> None:
+    """Save the run as an experiment, and push that where the git remote may be written."""
+    say = get_run_logger().info
+    if save_experiment(name, folder, say):
+        push_experiment(name, folder, say)
 
 
 def _is_deployed() -> bool:
@@ -168,10 +179,11 @@ def retrain(
         tag_commit(folder)
         apply_overrides(overrides or {})
         load_credentials()
+        earlier = EarlierRuns(folder)
         for stage in read_stages(folder):
-            run.results.append(stage_task(stage)(stage, note_group))
+            run.results.append(stage_task(stage)(stage, note_group, earlier))
         if offer_release(note_group).get("published") is False:  # the bucket was emptied since
-            again = stage_task(PUBLISH)(PUBLISH, note_group, force=True)
+            again = stage_task(PUBLISH)(PUBLISH, note_group, earlier, force=True)
             run.results = [again if result.name == PUBLISH else result for result in run.results]
             offer_release(note_group)
         conclusion = run.conclude()
@@ -179,5 +191,5 @@ def retrain(
         if push_data:
             push_to_remote()
         if save_run and any(result.outcome is not Outcome.UNCHANGED for result in run.results):
-            save_experiment(str(flow_run.get_name()), folder, get_run_logger().info)
+            share_experiment(str(flow_run.get_name()), folder)
         return final_state(conclusion, run.results)

@@ -112,7 +112,7 @@ def read_stages(folder: Path) -> list[str]:
     try:
         with Repo(str(folder)) as repo:
             root = Path(repo.root_dir)
-            return [_address(stage.path, stage.name, root) for stage in plan_repro(repo.index.graph) if stage.cmd]
+            return [address_of(stage.path, stage.name, root) for stage in plan_repro(repo.index.graph) if stage.cmd]
     except DvcException as error:
         raise InputError(f"DVC cannot read {folder / 'dvc.yaml'}: {' '.join(str(error).split())}") from error
 
@@ -181,7 +181,7 @@ def parse_progress(line: str) -> tuple[float, str] | None:
     return (float(match[1]), match[2]) if match else None
 
 
-def _address(file: str, name: str, root: Path) -> str:
+def address_of(file: str, name: str, root: Path) -> str:
     """Return how `dvc repro` calls a stage: its name, after its file where that is not the project's own dvc.yaml."""
     relative = Path(file).relative_to(root)
     return name if relative == Path("dvc.yaml") else f"{relative}:{name}"

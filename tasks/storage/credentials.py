@@ -31,19 +31,41 @@ CUSTOM_ENDPOINT_SETTINGS = {
 }
 
 
-def load_credentials(path: Path = CREDENTIALS_FILE) -> None:
+def load_credentials(path: Path | None = None) -> None:
     """Fill os.environ with the local object store's AWS_* variables, where the environment names no other source.
 
     With a custom endpoint, whoever named it, CUSTOM_ENDPOINT_SETTINGS are set where they are not.
 
+    Args:
+        path: The file; if not given, the one that find_credentials finds.
+
     Raises:
         InputError: Others than the owner can read the file, or a line of it is not KEY=VALUE.
     """
-    if not any(os.environ.get(name) for name in CHOSEN_ELSEWHERE) and path.exists():
-        os.environ.update(read_credentials(path))
+    if not any(os.environ.get(name) for name in CHOSEN_ELSEWHERE):
+        path = path or find_credentials()
+        if path is not None and path.exists():
+            os.environ.update(read_credentials(path))
     if os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"):
         for name, value in CUSTOM_ENDPOINT_SETTINGS.items():
             os.environ.setdefault(name, value)
+
+
+def find_credentials() -> Path | None:
+    """Return the file of the working folder, or else of the nearest folder above it; None where there is none.
+
+    DVC runs an experiment in a copy of the project below the project, which has no file of its own. A folder above that
+    another user owns ends the search, and so does a file there that another user owns: neither says where S3 is.
+    """
+    if CREDENTIALS_FILE.exists():
+        return CREDENTIALS_FILE
+    for folder in Path.cwd().parents:
+        path = folder / CREDENTIALS_FILE
+        if folder.stat().st_uid != os.getuid():
+            return None
+        if path.exists():
+            return path if path.stat().st_uid == os.getuid() else None
+    return None
 
 
 def read_credentials(path: Path) -> dict[str, str]:

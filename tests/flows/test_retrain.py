@@ -4,7 +4,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Failed
 
 from flows.interrupted import may_pass
-from flows.lineage import PushError
+from flows.lineage import RemoteError
 from flows.retrain import worth_another_try
 from flows.stages import StageError
 from tasks.errors import InputError, OutageError
@@ -27,8 +27,8 @@ REQUEST = httpx.Request("POST", "http://127.0.0.1/api/artifacts/")
         (stage(1), False, False),
         (stage(2), False, False),
         (stage(None), False, False),
-        (PushError("files are nowhere"), True, True),
-        (PushError("the remote is away", is_away=True), False, True),
+        (RemoteError("files are nowhere"), True, True),
+        (RemoteError("the remote is away", is_away=True), False, True),
         (OutageError("the store is away"), False, True),
         (InputError("no such recipe"), False, False),
         (httpx.ConnectError("Prefect is away"), False, True),

@@ -86,7 +86,9 @@ def wait_for_line(workspace: Workspace, text: str) -> dict[str, object]:
     raise AssertionError(f"no line {text!r} in the log")
 
 
-def test_run_and_its_traces(workspace: Workspace, object_store: ObjectStore, tmp_path: Path) -> None:
+def test_run_and_its_traces(
+    workspace: Workspace, tmp_path: Path, object_store: ObjectStore, prefect_server: PrefectServer
+) -> None:
     release = publish_answered(bucket := new_bucket(object_store), workspace.folder, IMAGES - 40)
     gate = {"publish.prefix": bucket.prefix, "publish.minimum_top1": 0.95}
     assert workspace.run(overrides=gate) == {"make": "ran", "report": "ran"}
@@ -132,6 +134,12 @@ def test_run_and_its_traces(workspace: Workspace, object_store: ObjectStore, tmp
     assert [row["outcome"] for row in json.loads(found["stages"]["data"])] == ["ran", "ran"]
     wait_for_line(workspace, "[ 50.0%] step 1")
     assert run["name"] in dvc(workspace.folder, "exp", "list", "--name-only").split()
+
+    elsewhere = tmp_path / "elsewhere"
+    command(tmp_path, "git", "clone", "--quiet", str(workspace.folder), str(elsewhere))
+    restored = "restored from an earlier run"
+    worker = Workspace(elsewhere, object_store, prefect_server)
+    assert worker.run() == {"make": restored, "report": restored}
 
     command(workspace.folder, "git", "add", "dvc.lock")
     command(workspace.folder, "git", "commit", "--quiet", "--message", "Record the run")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.lineage import PushError, missing_in_remote, push
+from flows.lineage import RemoteError, missing_in_remote, push
 from flows.outages import Endurance, outlast
 from infra.local.object_store import ObjectStore
 from tasks.storage.client import connect
@@ -61,7 +61,7 @@ def test_remote_that_lost_files_gets_them_back(
 
 def test_unreachable_remote_is_one_sentence(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
-    with pytest.raises(PushError, match="remote cannot be asked") as caught:
+    with pytest.raises(RemoteError, match="remote cannot be asked") as caught:
         push(project, silent)
     assert caught.value.is_outage
 
@@ -86,7 +86,7 @@ def test_a_remote_that_comes_back_is_waited_for(
 
 def test_wrong_credentials_are_one_sentence(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
-    with pytest.raises(PushError, match="does not accept the S3 credentials") as caught:
+    with pytest.raises(RemoteError, match="does not accept the S3 credentials") as caught:
         push(project, silent)
     assert caught.value.is_final
     assert not caught.value.is_transient
@@ -96,5 +96,5 @@ def test_file_that_is_nowhere_is_named(project: Path) -> None:
     cached = next(path for path in (project / ".dvc/cache/files").rglob("*") if path.is_file() and not path.suffix)
     cached.chmod(0o644)
     cached.unlink()
-    with pytest.raises(PushError, match=f"{cached.parent.name}{cached.name}"):
+    with pytest.raises(RemoteError, match=f"{cached.parent.name}{cached.name}"):
         push(project, silent)

@@ -9,7 +9,9 @@ from infra.local.object_store import ObjectStore
 from tasks.errors import InputError
 from tasks.storage.credentials import (
     CHOSEN_ELSEWHERE,
+    CREDENTIALS_FILE,
     CUSTOM_ENDPOINT_SETTINGS,
+    find_credentials,
     load_credentials,
     read_credentials,
 )
@@ -48,6 +50,36 @@ def test_the_environment_comes_first(credentials: Path, monkeypatch: pytest.Monk
 def test_no_file_is_no_error(credentials: Path) -> None:
     load_credentials(credentials.with_name("absent.env"))
     assert "AWS_ACCESS_KEY_ID" not in os.environ
+
+
+@pytest.fixture
+def copied_workspace(credentials: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Go to a copy of a project such as DVC makes for an experiment; return the project."""
+    (tmp_path / ".local").mkdir()
+    credentials.rename(tmp_path / CREDENTIALS_FILE)
+    copied = tmp_path / ".dvc/tmp/exps/tmp1"
+    copied.mkdir(parents=True)
+    monkeypatch.chdir(copied)
+    return tmp_path
+
+
+def test_a_copy_below_the_project_finds_the_projects_file(copied_workspace: Path) -> None:
+    assert find_credentials() == copied_workspace / CREDENTIALS_FILE
+    load_credentials()
+    assert os.environ["AWS_ACCESS_KEY_ID"] == "key"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file away")
+@pytest.mark.parametrize("foreign", [".", ".dvc", str(CREDENTIALS_FILE)])
+def test_what_another_user_owns_above_is_not_taken(copied_workspace: Path, foreign: str) -> None:
+    os.chown(copied_workspace / foreign, 12345, -1)
+    assert find_credentials() is None
+
+
+def test_a_file_above_that_others_can_read_is_refused(copied_workspace: Path) -> None:
+    (copied_workspace / CREDENTIALS_FILE).chmod(0o644)
+    with pytest.raises(InputError, match="chmod 600"):
+        load_credentials()
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o622])
