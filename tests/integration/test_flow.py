@@ -140,15 +140,16 @@ def test_run_and_its_traces(
     restored = "restored from an earlier run"
     worker = Workspace(elsewhere, object_store, prefect_server)
     assert worker.run() == {"make": restored, "report": restored}
+    assert_a_clone_has_nothing_to_do(workspace.folder, tmp_path / "clone")
 
-    command(workspace.folder, "git", "add", "dvc.lock")
-    command(workspace.folder, "git", "commit", "--quiet", "--message", "Record the run")
-    clone = tmp_path / "clone"
-    command(tmp_path, "git", "clone", "--quiet", str(workspace.folder), str(clone))
+
+def assert_a_clone_has_nothing_to_do(project: Path, clone: Path) -> None:
+    """Commit what a run recorded; a clone of it pulls what the run made, and repeats nothing."""
+    command(project, "git", "add", "dvc.lock")
+    command(project, "git", "commit", "--quiet", "--message", "Record the run")
+    command(clone.parent, "git", "clone", "--quiet", str(project), str(clone))
     dvc(clone, "pull")
-    assert (clone / "evaluation/metrics.json").read_bytes() == (
-        workspace.folder / "evaluation/metrics.json"
-    ).read_bytes()
+    assert (clone / "evaluation/metrics.json").read_bytes() == (project / "evaluation/metrics.json").read_bytes()
     assert "Data and pipelines are up to date." in dvc(clone, "repro")
 
 
