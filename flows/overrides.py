@@ -1,7 +1,15 @@
-"""Set values in params.yaml, as `dvc exp run --set-param` does: in place, comments kept, validated before written."""
+"""Set values in params.yaml, as `dvc exp run --set-param` does: in place, comments kept, validated before written.
 
+A deployment's run sets them for itself alone: `overridden` notes first what stood there, and puts it back at the run's
+end. A run that was killed leaves the note, by which the next one puts it back (`put_back`). Where params.yaml is then
+no longer what the run wrote, somebody edited it, and it stays. dvc.lock keeps what the run recorded: a later run with
+other values restores its stages from DVC's run cache.
+"""
+
+import contextlib
+import hashlib
 import io
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +17,11 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from tasks.errors import InputError, without_credentials
-from tasks.files import write_text
+from tasks.files import read_json, write_json, write_text
 from tasks.params import PARAMS_FILE, Params, parse_params, read_yaml
 
 Overrides = Mapping[str, Any]
+JOURNAL = Path(".dvc/tmp/overrides.json")  # beside the workspace's lock: git ignores it, and a checkout leaves it
 
 
 def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
@@ -48,6 +57,52 @@ def apply_overrides(overrides: Overrides, path: Path = PARAMS_FILE) -> bool:
     if changed:
         write_text(path, text)
     return changed
+
+
+@contextlib.contextmanager
+def overridden(overrides: Overrides, folder: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Set dotted keys in params.yaml for as long as the block runs; whoever calls holds the workspace.
+
+    Args:
+        overrides: The values.
+        folder: Of params.yaml; an earlier run's values were put back there (`put_back`).
+        say: Gets a line where params.yaml cannot be put back or was edited meanwhile.
+
+    Raises:
+        InputError: params.yaml as it is or as it would be is not valid; the file is then untouched.
+    """
+    path = folder / PARAMS_FILE
+    preview(overrides, path)
+    text = _overridden(overrides, path)
+    if text != _read(path):
+        before = path.read_bytes().decode()  # its line ends too
+        write_json(folder / JOURNAL, {"before": before, "written": _digest(text)})
+        write_text(path, text)
+    try:
+        yield
+    finally:
+        try:
+            put_back(folder, say)
+        except OSError as error:
+            say(f"{path} still has this run's overrides, which the next run takes back: {error.strerror or error}")
+
+
+def put_back(folder: Path, say: Callable[[str], None]) -> None:
+    """Give params.yaml the text that it had before a run's overrides, unless it is not what that run wrote any more."""
+    path, journal = folder / PARAMS_FILE, folder / JOURNAL
+    if not journal.exists():
+        return
+    note = read_json(journal)
+    present = path.read_bytes().decode(errors="replace") if path.exists() else ""
+    if _digest(present) == note["written"]:
+        write_text(path, note["before"])
+    elif present != note["before"]:
+        say(f"{path} was edited since a run set its overrides there: it stays as it is")
+    journal.unlink()
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _overridden(overrides: Overrides, path: Path) -> str:

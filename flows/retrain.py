@@ -4,6 +4,7 @@ The DAG is dvc.yaml's: a stage added there is run here. What a stage needs to kn
 it returns is a file. So the flow passes nothing between its tasks but the order.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,11 @@ from flows.interrupted import interrupted_where_it_may_pass
 from flows.lineage import push, save_experiment
 from flows.offer import PUBLISH, offer
 from flows.outages import outlast
-from flows.overrides import apply_overrides
+from flows.overrides import Overrides, apply_overrides, overridden, put_back
 from flows.run_cache import EarlierRuns, push_runs
 from flows.share import push_experiment
 from flows.stages import Outcome, StageResult, read_stages, run_stage
-from flows.telling import told
+from flows.telling import Run, told
 from flows.waiting import skip_what_waits
 from flows.workspace import exclusive_workspace
 from tasks.storage.credentials import load_credentials
@@ -157,7 +158,8 @@ def retrain(
     where it stopped.
 
     Args:
-        overrides: Values to set in params.yaml first, by dotted key, as {"train.recipe": "seed"}.
+        overrides: Values to set in params.yaml first, by dotted key, as {"train.recipe": "seed"}: for this run alone
+            where it is a deployment's, for good where a person runs the flow.
         push_data: Push data, model and evaluation to DVC's remote afterwards.
         save_run: Save a run that changed something as a DVC experiment under the flow run's name.
 
@@ -176,20 +178,32 @@ def retrain(
     with told(folder) as run, exclusive_workspace(folder, patience, warn) as note_group:
         if deployed:
             skip_what_waits()
+        put_back(folder, warn)
         tag_commit(folder)
-        apply_overrides(overrides or {})
-        load_credentials()
-        earlier = EarlierRuns(folder)
-        for stage in read_stages(folder):
-            run.results.append(stage_task(stage)(stage, note_group, earlier))
-        if offer_release(note_group).get("published") is False:  # the bucket was emptied since
-            again = stage_task(PUBLISH)(PUBLISH, note_group, earlier, force=True)
-            run.results = [again if result.name == PUBLISH else result for result in run.results]
-            offer_release(note_group)
-        conclusion = run.conclude()
-        record_results(run.results, folder, conclusion)
-        if push_data:
-            push_to_remote()
-        if save_run and any(result.outcome is not Outcome.UNCHANGED for result in run.results):
-            share_experiment(str(flow_run.get_name()), folder)
-        return final_state(conclusion, run.results)
+        with overridden(overrides or {}, folder, warn) if deployed else _set_for_good(overrides or {}):
+            return _bring_all_up_to_date(run, note_group, push_data=push_data, save_run=save_run)
+
+
+def _set_for_good(overrides: Overrides) -> AbstractContextManager[None]:
+    apply_overrides(overrides)
+    return nullcontext()
+
+
+def _bring_all_up_to_date(run: Run, note_group: Any, *, push_data: bool, save_run: bool) -> State[list[StageResult]]:
+    """Run the stages with the parameters that stand in params.yaml; return the state in which the run ends."""
+    folder = run.folder
+    load_credentials()
+    earlier = EarlierRuns(folder)
+    for stage in read_stages(folder):
+        run.results.append(stage_task(stage)(stage, note_group, earlier))
+    if offer_release(note_group).get("published") is False:  # the bucket was emptied since
+        again = stage_task(PUBLISH)(PUBLISH, note_group, earlier, force=True)
+        run.results = [again if result.name == PUBLISH else result for result in run.results]
+        offer_release(note_group)
+    conclusion = run.conclude()
+    record_results(run.results, folder, conclusion)
+    if push_data:
+        push_to_remote()
+    if save_run and any(result.outcome is not Outcome.UNCHANGED for result in run.results):
+        share_experiment(str(flow_run.get_name()), folder)
+    return final_state(conclusion, run.results)

@@ -1,9 +1,12 @@
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from flows.overrides import apply_overrides, parse_assignments, preview
+from flows.overrides import JOURNAL, apply_overrides, overridden, parse_assignments, preview, put_back
 from tasks.errors import InputError
 from tasks.params import load_params
 from tests.fixtures.dvc_project import REPOSITORY
@@ -104,3 +107,80 @@ def test_a_credential_in_a_word_that_is_refused_is_not_shown(word: str) -> None:
     with pytest.raises(InputError) as caught:
         parse_assignments([word])
     assert "PLANTED" not in str(caught.value)
+
+
+KILLED = """
+import os, signal
+from pathlib import Path
+from flows.overrides import overridden
+with overridden({"train.seed": 7}, Path.cwd(), print):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def kill_a_run(folder: Path) -> None:
+    """Have a run set train.seed to 7 and be killed."""
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED], cwd=folder, env=os.environ | {"PYTHONPATH": str(REPOSITORY)}, check=False
+    )
+    assert done.returncode == -9
+    assert load_params(folder / "params.yaml").train.seed == 7
+
+
+@pytest.mark.parametrize("end", [None, InputError("it failed"), KeyboardInterrupt()])
+def test_a_run_has_its_overrides_and_gives_back_what_stood_there(params: Path, end: BaseException | None) -> None:
+    before, said = params.read_bytes(), list[str]()
+
+    def run() -> None:
+        with overridden({"train.seed": 7}, params.parent, said.append):
+            assert load_params(params).train.seed == 7
+            if end is not None:
+                raise end
+
+    if end is None:
+        run()
+    else:
+        with pytest.raises(type(end)):
+            run()
+    assert (params.read_bytes(), said) == (before, [])
+    assert not (params.parent / JOURNAL).exists()
+
+
+def test_what_a_person_edits_during_a_run_stays_and_is_said(params: Path) -> None:
+    said = list[str]()
+    with overridden({"train.seed": 7}, params.parent, said.append):
+        apply_overrides({"train.recipe": "seed"}, params)
+    assert (load_params(params).train.recipe, load_params(params).train.seed) == ("seed", 7)
+    (line,) = said
+    assert line == f"{params} was edited since a run set its overrides there: it stays as it is"
+    assert not (params.parent / JOURNAL).exists()
+
+
+def test_a_killed_run_s_overrides_are_taken_back_by_the_next(params: Path) -> None:
+    before, said = params.read_bytes(), list[str]()
+    kill_a_run(params.parent)
+    put_back(params.parent, said.append)
+    assert params.read_bytes() == before
+    with overridden({"train.recipe": "seed"}, params.parent, said.append):
+        assert load_params(params).train.seed != 7
+    assert (params.read_bytes(), said) == (before, [])
+
+
+@pytest.mark.parametrize("edited", [True, False])
+def test_after_a_killed_run_an_edit_or_a_checkout_stays(params: Path, edited: bool) -> None:
+    before, said = params.read_text(), list[str]()
+    kill_a_run(params.parent)
+    text = before + "# edited\n" * edited
+    params.write_text(text)
+    put_back(params.parent, said.append)
+    assert params.read_text() == text
+    assert len(said) == edited
+    assert not (params.parent / JOURNAL).exists()
+
+
+def test_a_bad_override_leaves_no_journal(params: Path) -> None:
+    before = params.read_bytes()
+    with pytest.raises(InputError), overridden({"train.recipy": "x"}, params.parent, print):
+        pytest.fail("it began")
+    assert params.read_bytes() == before
+    assert not (params.parent / JOURNAL).exists()

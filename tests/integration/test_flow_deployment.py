@@ -100,7 +100,8 @@ def test_deploying_again_keeps_one_deployment(stack: LocalStack) -> None:
     assert prefect_api.ask(stack.api, "deployments/count", {}) == 1
 
 
-def test_worker_runs_it_with_overrides(stack: LocalStack) -> None:
+def test_worker_runs_it_with_overrides_that_are_for_this_run(stack: LocalStack) -> None:
+    before = (stack.folder / "params.yaml").read_bytes()
     run = stack.trigger(**{"split.seed": 3})
     assert stack.wait_for(run, "Completed", "Failed", "Crashed") == "Completed"
     assert prefect_api.task_states(stack.api, run) == {
@@ -109,7 +110,17 @@ def test_worker_runs_it_with_overrides(stack: LocalStack) -> None:
         "offer": "Completed",
         "push": "Completed",
     }
-    assert "  seed: 3" in (stack.folder / "params.yaml").read_text()
+    assert (stack.folder / "params.yaml").read_bytes() == before
+    name = str(prefect_api.ask(stack.api, f"flow_runs/{run}")["name"])
+    experiment = stack.command("git", "for-each-ref", "--format=%(refname)", f"refs/exps/*/*/{name}").strip()
+    for file in ("params.yaml", "dvc.lock"):  # what the run was made with is recorded
+        assert "seed: 3" in stack.command("git", "show", f"{experiment}:{file}")
+    # A run whose stage fails gives them back too.
+    make = (stack.folder / "make.py").read_text()
+    (stack.folder / "make.py").write_text("raise SystemExit(2)")
+    assert stack.wait_for(stack.trigger(**{"split.seed": 4}), "Completed", "Failed", "Crashed") == "Failed"
+    (stack.folder / "make.py").write_text(make)
+    assert (stack.folder / "params.yaml").read_bytes() == before
 
 
 def test_schedule_fires_and_what_waits_starts_in_the_order_of_its_dates(stack: LocalStack) -> None:
