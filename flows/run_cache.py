@@ -18,6 +18,8 @@ class EarlierRuns:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._is_lost = False
+        for made in folder.glob(".dvc/cache/runs/*/*"):  # as a copy that was killed leaves one
+            _remove_if_empty(made)
 
     def fetch(self, stage: str, on_warning: OnLine) -> bool:
         """Fetch an earlier run of a stage that would run, so that `dvc repro` restores it; return whether there is one.
@@ -68,14 +70,17 @@ def _fetch(repo: Any, name: str) -> bool:
     if not _can_hash(stage):
         return False
     folder = Path(repo.stage_cache._get_cache_dir(_get_stage_hash(stage)))
-    _copy_runs(repo, folder)
+    try:
+        _copy_runs(repo, folder)
+    finally:
+        _remove_if_empty(folder)
     run = repo.stage_cache._load(stage)
     if run is None:
         return False
     StageLoader.fill_from_lock(stage, run)
-    for objects in stage.get_used_objs().values():
-        repo.cloud.pull(objects)
-    return True
+    used = stage.get_used_objs(force=True).values()  # without force DVC asks a person about a folder that is nowhere
+    pulled = [repo.cloud.pull(objects) for objects in used]
+    return not any(each.failed for each in pulled)
 
 
 def _copy_runs(repo: Any, folder: Path) -> None:
@@ -88,9 +93,15 @@ def _copy_runs(repo: Any, folder: Path) -> None:
         return
     for run in sorted(remote.fs.find(address)):
         path = folder / remote.fs.name(run)
-        if not path.exists():
+        if run != address and not path.exists():  # SeaweedFS lists the folder itself where nothing is in it any more
             with replaced_file(path) as temporary:
                 remote.fs.get_file(run, str(temporary))
+
+
+def _remove_if_empty(folder: Path) -> None:
+    """Remove a folder of the run cache if nothing is in it: `dvc repro` fails on an empty one."""
+    if folder.exists() and not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def _recorded_run(repo: Any, stage: Any) -> Path | None:

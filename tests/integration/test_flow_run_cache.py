@@ -9,6 +9,7 @@ from flows.lineage import push
 from flows.run_cache import EarlierRuns, push_runs
 from flows.stages import Outcome, run_stage
 from infra.local.object_store import ObjectStore
+from tasks.storage.client import connect
 from tests.fixtures.dvc_project import command, dvc, make_project
 
 STAGES = ("make", "report")
@@ -79,6 +80,19 @@ def test_a_remote_that_is_away_or_lost_files_is_no_obstacle(project: Path, monke
     assert outcomes == [Outcome.RAN, Outcome.RAN]
     (warning,) = warnings
     assert "earlier runs made is not fetched from elsewhere: DVC's remote cannot be asked: " in warning
+
+
+def test_runs_that_are_gone_from_the_remote_are_made_again(project: Path) -> None:
+    bring_up_to_date(project)
+    hand_over(project)
+    runs = [path.relative_to(project / ".dvc/cache") for path in (project / ".dvc/cache/runs").glob("*/*/*")]
+    address = dvc(project, "config", "remote.storage.url").strip().removeprefix("s3://retrain/")
+    for run in runs:  # the store still lists their folders
+        connect().delete_object(Bucket="retrain", Key=f"{address}/{run}")
+    there = clone(project, "there")
+    for run in runs:  # as a copy that was killed leaves it
+        (there / ".dvc/cache" / run).parent.mkdir(parents=True)
+    assert bring_up_to_date(there) == ([Outcome.RAN, Outcome.RAN], [])
 
 
 def test_a_project_without_a_remote_says_nothing(project: Path) -> None:
