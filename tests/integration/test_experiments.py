@@ -1,6 +1,7 @@
 """DVC's experiments, which run in copies of the project, reach the object store of `make up` from there."""
 
 import os
+import sys
 import uuid
 from pathlib import Path
 
@@ -39,6 +40,8 @@ def project(tmp_path: Path, object_store: ObjectStore, prefix: str, monkeypatch:
     """Return a project as `make up` leaves it: credentials in .local, and none in the environment."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
+    # As in an activated environment: DVC's queue starts its workers by the name `dvc`.
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     folder = make_project(tmp_path / "project", f"s3://retrain/{prefix}-dvc")
     (folder / "make.py").write_text(MAKE.format(repository=str(REPOSITORY), prefix=prefix))
     command(folder, "git", "commit", "--quiet", "--all", "--message", "Talk to the store")
