@@ -10,7 +10,8 @@ RUNBOOK = ROOT / "docs/runbook.md"
 SOURCES = [path for name in ("flows", "infra", "tasks") for path in sorted((ROOT / name).rglob("*.py"))]
 # A sentence that is written over several lines is one again; the states are Prefect's.
 SAID = re.sub(r'"\s*\n\s*f?"', "", "".join(path.read_text(encoding="utf-8") for path in SOURCES))
-SAID += "Failed Crashed Cancelled Pending Cancelling Late dvc repro No space left on device python -m tasks.registry verify"
+SAID += "Failed Crashed Cancelled Pending Cancelling Late No space left on device"
+SAID += "dvc repro python -m tasks.registry verify"
 COLUMNS = ["you see", "it means", "what is lost", "you type", "shown by"]
 
 
