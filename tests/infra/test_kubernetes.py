@@ -9,23 +9,23 @@ from typing import Any
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[2]
-FOLDER = ROOT / "infra/kubernetes"
+from tests.fixtures.kubernetes_objects import FOLDER, ROOT, read_kustomization, read_objects
+
 DOCKERFILE = (ROOT / "infra/docker/Dockerfile").read_text()
-KUSTOMIZATION: dict[str, Any] = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())
-OBJECTS: dict[str, dict[str, Any]] = {
-    f"{item['kind']}/{item['metadata']['name']}": item
-    for name in KUSTOMIZATION["resources"]
-    for item in yaml.safe_load_all((FOLDER / name).read_text())
-}
+OVERLAYS = [FOLDER / "workers", FOLDER / "jobs"]
+KUSTOMIZATION = read_kustomization(FOLDER / "workers")
+OBJECTS = read_objects(FOLDER / "workers")
 POD: dict[str, Any] = OBJECTS["StatefulSet/worker"]["spec"]["template"]["spec"]
 WORKER: dict[str, Any] = POD["containers"][0]
 
 
-def test_every_object_is_applied_but_the_example_secret() -> None:
-    others = {"kustomization.yaml", "secret.example.yaml", "prefect-server.values.yaml"}
+@pytest.mark.parametrize("folder", [FOLDER / "base", *OVERLAYS], ids=lambda path: str(path.name))
+def test_every_object_is_applied(folder: Path) -> None:
+    no_objects = {"kustomization.yaml", "prefect.yaml"}
 
-    assert {path.name for path in FOLDER.glob("*.yaml")} - others == set(KUSTOMIZATION["resources"])
+    assert {path.name for path in folder.glob("*.yaml")} - no_objects == {
+        name for name in read_kustomization(folder)["resources"] if name.endswith(".yaml")
+    }
 
 
 def test_the_example_secret_holds_no_secret() -> None:
@@ -102,11 +102,12 @@ def test_the_server_s_version_is_the_workers() -> None:
     assert values["postgresql"]["enabled"] is False  # an external one, whose password is in a secret
 
 
+@pytest.mark.parametrize("folder", OVERLAYS, ids=lambda path: str(path.name))
 @pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl is not installed")
-def test_kustomize_renders_every_object() -> None:
-    rendered = subprocess.run(["kubectl", "kustomize", FOLDER], capture_output=True, text=True, check=True, timeout=60)
+def test_kustomize_renders_every_object(folder: Path) -> None:
+    rendered = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True, check=True, timeout=60)
     items = list(yaml.safe_load_all(rendered.stdout))
 
-    assert {f"{item['kind']}/{item['metadata']['name']}" for item in items} == set(OBJECTS)
+    assert {f"{item['kind']}/{item['metadata']['name']}" for item in items} == set(read_objects(folder))
     assert {item["metadata"].get("namespace", "retrain") for item in items} == {"retrain"}
     assert "image: retrain\n" not in rendered.stdout
