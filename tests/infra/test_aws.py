@@ -154,7 +154,9 @@ def test_an_interruption_leaves_the_worker_time_to_save(files: dict[str, str]) -
     assert "systemctl stop retrain-worker.service" in files["retrain-interruption"]
 
 
-def test_the_machine_s_secret_is_private_and_in_memory(files: dict[str, str]) -> None:
+def test_the_machine_s_secrets_are_private_and_in_memory(files: dict[str, str]) -> None:
+    assert '"RETRAIN_GIT_TOKEN=$git_token"' in files["retrain-prepare"]
+    assert files["retrain-prepare"].count("--with-decryption") == 2, "password and token come from SSM"
     assert "umask 077" in files["retrain-prepare"]
     assert "> /run/retrain/environment" in files["retrain-prepare"]
     assert "--env-file /run/retrain/environment" in files["retrain-worker.service"]

@@ -126,15 +126,18 @@ def test_the_workers_stack_is_made_with_their_rights(cloud: Cloud) -> None:
         WorkerPolicyArn=policy,
         Image=f"{account}.dkr.ecr.{REGION}.amazonaws.com/retrain:gpu-0.1.0",
         PrefectApiUrl="https://prefect.example.com/api",
+        GitTokenParameter="/retrain/git-token",
         VpcId=machines.describe_vpcs()["Vpcs"][0]["VpcId"],
         SubnetIds=",".join(subnets),
         WorkerCount="1",
     )
 
     assert set(made) == set(resources("worker.yaml"))
-    inline = identities.get_role_policy(RoleName=made["Role"], PolicyName="prefect-auth")["PolicyDocument"]
-    parameter = f"arn:{PARTITION}:ssm:{REGION}:{account}:parameter/retrain/prefect-auth"
-    assert re.findall(r"'Resource': '(.+?)'", str(inline)) == [parameter]
+    inline = identities.get_role_policy(RoleName=made["Role"], PolicyName="secrets")["PolicyDocument"]
+    secrets = [
+        f"arn:{PARTITION}:ssm:{REGION}:{account}:parameter/retrain/{name}" for name in ("prefect-auth", "git-token")
+    ]
+    assert re.findall(r"arn:[^']+", str(inline)) == secrets
     (profile,) = identities.list_instance_profiles()["InstanceProfiles"]
     assert [role["RoleName"] for role in profile["Roles"]] == [made["Role"]]
     (version,) = machines.describe_launch_template_versions(LaunchTemplateId=made["LaunchTemplate"])[

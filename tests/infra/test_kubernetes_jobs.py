@@ -13,6 +13,7 @@ from uuid import UUID
 import pytest
 import yaml
 
+from infra.automations import HEARTBEAT_SECONDS, automations
 from infra.hosts.place import PORT
 from infra.local.prefect_server import PrefectServer
 from tests.fixtures.kubernetes_objects import FOLDER, ROOT, read_objects
@@ -43,9 +44,9 @@ def readme_commands() -> list[list[str]]:
     """Return the README's Prefect commands for Jobs."""
     text = (FOLDER / "README.md").read_text().replace("\\\n", " ")
     return [
-        line.split()
+        line.partition("#")[0].removeprefix("python -m ").split()
         for line in text.splitlines()
-        if re.match(r"prefect .*(create retrain-jobs|jobs/prefect\.yaml)", line)
+        if re.match(r"prefect .*(create retrain-jobs|jobs/prefect\.yaml)|python -m infra\.automations", line)
     ]
 
 
@@ -91,6 +92,7 @@ def test_a_run_is_a_job_that_holds_its_gpus_only_while_it_lives(server: PrefectS
     environment = {item["name"]: item.get("value") for item in container["env"]}
     assert environment["PREFECT__FLOW_RUN_ID"] == job["metadata"]["labels"]["prefect.io/flow-run-id"]
     assert environment["PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR"] == "reschedule", "a drained node's run comes back"
+    assert environment["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == str(HEARTBEAT_SECONDS)
     assert job["spec"]["template"]["metadata"]["labels"]["app.kubernetes.io/component"] == "run"
 
 
@@ -168,3 +170,17 @@ def test_the_dispatcher_may_make_jobs_and_asks_for_no_gpu() -> None:
     assert not [rule for rule in rules if "secrets" in rule["resources"]]
     names = {item["name"]: item.get("value") for item in container["env"]}
     assert names["PREFECT_INTEGRATIONS_KUBERNETES_WORKER_API_AUTH_STRING_SECRET_NAME"] == "credentials"
+
+
+def test_what_died_is_seen_and_started_again(server: PrefectServer) -> None:
+    pod = OBJECTS["Deployment/sweep"]["spec"]["template"]["spec"]
+    (sweep,), (dispatcher,) = (
+        pod["containers"],
+        OBJECTS["Deployment/dispatcher"]["spec"]["template"]["spec"]["containers"],
+    )
+    registered = ask(server.environment["PREFECT_API_URL"], "automations/filter", {})
+
+    assert {item["name"] for item in automations()} <= {item["name"] for item in registered}
+    assert sweep["args"] == ["python", "-m", "infra.restart", "--pool", "retrain-jobs"]
+    assert sweep["image"] in {item["name"] for item in kustomized_images()}
+    assert "--name" in dispatcher["args"], "a new pod is the same worker: what it took is not lost with the old one"
