@@ -1,8 +1,9 @@
 """Offer the workspace's release for the channels: `candidate` and, where the gate lets it pass, `champion`.
 
 The stage publish moves no channel, so an experiment is no promotion. The flow offers after its stages; a person types
-`python -m tasks.registry offer`. The bucket is asked what is, never an old receipt. Offering again changes nothing, and
-mends what was cut off between two moves; where nothing is to do it takes a second, and TensorFlow is not loaded.
+`python -m tasks.registry offer`. The bucket is asked what is, never an old receipt. What the workspace held is kept for
+`registry checkout` (tasks/checkout.py). Offering again changes nothing, and mends what was cut off between two moves;
+where nothing is to do it takes a second, and TensorFlow is not loaded.
 """
 
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from tasks.storage.manifest import DamagedError, Finding, Manifest
 from tasks.storage.pointers import CHANNELS, Channel, Pointer, move_pointer, read_pointer
 from tasks.storage.releases import FOLDER, find_manifest
 from tasks.storage.verification import verify_release
+from tasks.storage.workspaces import record_workspace
 
 RECEIPT = Path("release/receipt.json")
 SPLIT = Path("data/split")
@@ -78,6 +80,7 @@ def offer(bucket: Bucket, params: Params) -> Offer:
     release = find_manifest(bucket, release_id)
     if release is None:
         return Offer(release_id, uri, published=False, outcome=f"{uri} is not there (any more): publish it again")
+    record_workspace(bucket, release, Path())
     before = {channel: read_pointer(bucket, channel) for channel in CHANNELS}
     mover = _Mover(bucket, release, params)
     moved: list[Channel] = []

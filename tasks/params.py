@@ -200,6 +200,11 @@ class Params(Section):
         """The recipe that `train.recipe` names."""
         return self.recipes[self.train.recipe]
 
+    def used(self) -> dict[str, Any]:
+        """Return all values with their defaults, of the recipes only the one that is used: a valid params.yaml."""
+        values = self.model_dump(mode="json")
+        return {**values, "recipes": {self.train.recipe: values["recipes"][self.train.recipe]}}
+
 
 def load_params(path: Path = PARAMS_FILE) -> Params:
     """Read and validate params.yaml.

@@ -70,7 +70,7 @@ def publish(
         words = "published" if release is None else "already published as"
         if release is None:
             write_text(
-                folder / "README.md", model_card(metrics, training, read_json(folder / "split.json"), _used(params))
+                folder / "README.md", model_card(metrics, training, read_json(folder / "split.json"), params.used())
             )
             _add_what_serves(folder, test, params)
             release = publish_release(bucket, folder, _describe(folder, params, record, runtime), gatekeeper.complete)
@@ -157,7 +157,7 @@ def _describe(folder: Path, params: Params, record: SplitRecord, runtime: Path) 
         created_at=_now(),
         git=git_state(Path()),
         dvc_lock=dvc_lock(Path(), without="publish"),
-        parameters=_used(params),
+        parameters=params.used(),
         data={
             "dataset": record.dataset,
             "content_sha256": record.content_sha256,
@@ -170,12 +170,6 @@ def _describe(folder: Path, params: Params, record: SplitRecord, runtime: Path) 
         parent=None,
         verdict=(),
     )
-
-
-def _used(params: Params) -> dict[str, Any]:
-    """Return all parameters with their defaults, of the recipes only the one that was used: a valid params.yaml."""
-    values = params.model_dump(mode="json")
-    return {**values, "recipes": {params.train.recipe: values["recipes"][params.train.recipe]}}
 
 
 def _read(path: Path, origin: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ python -m tasks.registry show [RELEASE]                    what a release is and
 python -m tasks.registry diff BEFORE AFTER                 parameters, data, metrics and classes that differ
 python -m tasks.registry verify [RELEASE | --all]          read every byte in the store against its manifest
 python -m tasks.registry pull [RELEASE] [FOLDER]           fetch a release, verified
+python -m tasks.registry checkout [RELEASE]                bring its params.yaml and dvc.lock here, for dvc pull
 python -m tasks.registry offer                             make the release of this workspace champion, if it may
 python -m tasks.registry promote RELEASE [--force --reason WHY]     make it champion, if the gate's rules allow
 python -m tasks.registry rollback [CHANNEL] --reason WHY   point a channel at the release before
@@ -28,12 +29,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from tasks.checkout import checkout
 from tasks.errors import InputError, run_command
 from tasks.files import write_json
 from tasks.offer import offer
 from tasks.params import load_params
 from tasks.promotion import promote_by_gate
 from tasks.reporting.registry_tables import (
+    checkout_text,
     diff_text,
     garbage_text,
     history_text,
@@ -96,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     add_trust_options(shared)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     made = {name: commands.add_parser(name, parents=[shared]) for name in COMMANDS}
-    for name in ("show", "pull", "rebuild"):
+    for name in ("show", "pull", "checkout", "rebuild"):
         made[name].add_argument("release", nargs="?", default="champion", help=RELEASE)
     made["pull"].add_argument("folder", nargs="?", type=Path, help=f"where to; {CACHE}/<id> if not given")
     made["diff"].add_argument("before", help=RELEASE)
@@ -148,6 +151,11 @@ def _pull(bucket: Bucket, arguments: argparse.Namespace) -> Answer:
     pull_release(bucket, manifest, folder)
     value = {"id": manifest.id, "folder": str(folder), "files": len(manifest.files), "bytes": manifest.size}
     return Answer(value, f"release {manifest.id} is in {folder}: {len(manifest.files)} files, all verified")
+
+
+def _checkout(bucket: Bucket, arguments: argparse.Namespace) -> Answer:
+    done = checkout(bucket, resolve(bucket, arguments.release), Path())
+    return Answer(asdict(done), checkout_text(asdict(done)), done.doubts)
 
 
 def _offer(bucket: Bucket, arguments: argparse.Namespace) -> Answer:
@@ -224,6 +232,7 @@ COMMANDS: dict[str, Callable[[Bucket, argparse.Namespace], Answer]] = {
     "diff": _diff,
     "verify": _verify,
     "pull": _pull,
+    "checkout": _checkout,
     "offer": _offer,
     "promote": _promote,
     "rollback": _rollback,

@@ -131,6 +131,13 @@ def history_text(moves: Sequence[Value], channel: str) -> str:
     return table(rows, titles)
 
 
+def checkout_text(value: dict[str, Any]) -> str:
+    """Return what a workspace has now, and what to type next."""
+    files = " and ".join(value["changed"]) or "params.yaml and dvc.lock"
+    made = f", made of commit {value['commit']}" if value["commit"] else ""
+    return f"{files} {'is' if len(value['changed']) == 1 else 'are'} as in release {value['id']}{made}; now: dvc pull"
+
+
 def offer_text(answer: Value) -> str:
     """Return what `offer` says: what each rule of the gate says, and last the outcome."""
     lines = [each if isinstance(each, str) else _rule(each) for each in answer["verdict"]]

@@ -1,0 +1,90 @@
+"""What stood in the workspace in which a release was made: `workspaces/<id>.json`, for `registry checkout`.
+
+A manifest records dvc.lock before the stage publish ends, without that stage's own entry, and of params.yaml the values
+alone. Here both stand as they were. The record is not signed: it is believed only where it says what the manifest says.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tasks.errors import InputError
+from tasks.params import parse_params, read_yaml
+from tasks.storage.bucket import Bucket, ConflictError
+from tasks.storage.manifest import Manifest
+
+FOLDER = "workspaces"
+PUBLISH = "publish"  # the stage whose entry a manifest's dvc.lock cannot have
+
+
+class WorkspaceRecord(BaseModel):
+    """Two files of a workspace, as text.
+
+    Attributes:
+        params: params.yaml.
+        lock: dvc.lock.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    params: str
+    lock: str
+
+
+def record_workspace(bucket: Bucket, release: Manifest, root: Path) -> bool:
+    """Keep the workspace's params.yaml and dvc.lock if the release was made of them; return whether they are kept now.
+
+    Raises:
+        InputError: The store refused.
+    """
+    try:
+        record = WorkspaceRecord(params=(root / "params.yaml").read_text(), lock=(root / "dvc.lock").read_text())
+    except (OSError, UnicodeDecodeError):
+        return False  # published without DVC
+    if not agrees(record, release):
+        return False
+    try:
+        bucket.write(_key(release), record.model_dump_json().encode(), replacing=None)
+    except ConflictError:
+        return True  # the same release, made again elsewhere: the first record stays
+    return True
+
+
+def read_workspace(bucket: Bucket, release: Manifest) -> WorkspaceRecord | None:
+    """Return what stood in the workspace; nothing where that was not kept.
+
+    Raises:
+        InputError: What is there is not that release's, or the store refused.
+    """
+    stored = bucket.read(_key(release))
+    if stored is None:
+        return None
+    try:
+        record = WorkspaceRecord.model_validate_json(stored.body)
+    except ValidationError as error:
+        raise InputError(f"{bucket.uri(_key(release))} is not what a publisher writes") from error
+    if not agrees(record, release):
+        raise InputError(f"{bucket.uri(_key(release))} does not say what the manifest of release {release.id} says")
+    return record
+
+
+def agrees(record: WorkspaceRecord, release: Manifest) -> bool:
+    """Return whether a record has the manifest's parameters, and its hashes for every stage but publish."""
+    try:
+        params = parse_params(read_yaml(record.params, "params.yaml"), "params.yaml")
+        lock = read_yaml(record.lock, "dvc.lock")
+    except InputError:
+        return False
+    return params.used() == release.parameters and without_publish(lock) == release.dvc_lock
+
+
+def without_publish(lock: Any) -> Any:
+    """Return a dvc.lock without the entry of the stage publish."""
+    if not isinstance(lock, dict) or not isinstance(lock.get("stages"), dict):
+        return None
+    return {**lock, "stages": {name: entry for name, entry in lock["stages"].items() if name != PUBLISH}}
+
+
+def _key(release: Manifest) -> str:
+    return f"{FOLDER}/{release.id}.json"
