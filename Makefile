@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test soak fuzz bench lint up down deploy image environment
+.PHONY: help run test soak drill fuzz bench lint up down deploy image environment
 
 PYTHON := .venv/bin/python
 # Written last: an environment whose installation was cut off has none. A .venv that is a link is replaced by a folder,
@@ -20,6 +20,9 @@ test: lint ## linter, formatter, types, then every test
 
 soak: environment ## storms over the release protocol: faults, kills, races; SEED=1 SECONDS=600
 	@$(PYTHON) -m tests.soak --seed $(or $(SEED),0) --seconds $(or $(SECONDS),600)
+
+drill: environment ## kill, freeze, fill and cut off on real servers; ONLY=power_cut one; SOAK_MINUTES=60 a kill a minute
+	@$(PYTHON) -m $(if $(SOAK_MINUTES),tests.drill.soak --minutes $(SOAK_MINUTES) --log benchmarks/soak.log,tests.drill $(if $(ONLY),--only $(ONLY)))
 
 lint: environment ## linter, formatter and type checker
 	@.venv/bin/ruff check && .venv/bin/ruff format --check && .venv/bin/mypy
