@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.drill.scenarios import DRILLS, Drill
-from tests.drill.site import STATE_SECONDS, Site
+from tests.drill.site import STATE_SECONDS, Site, wait_until
 
 DISK = "5g"  # what a site needs, and small enough to be filled
 
@@ -101,7 +101,7 @@ def rehearse(site: Site, name: str, drill: Drill, undisturbed: str) -> list[str]
         assert any("resuming in epoch" in line for line in lines), "training did not go on from its checkpoint"
     assert site.releases(prefix) == {undisturbed}, f"releases {site.releases(prefix)}, undisturbed {undisturbed}"
     assert site.champion(prefix) == undisturbed, f"the champion is {site.champion(prefix)}"
-    site.wait_until("no process is left behind", lambda: not site.orphans() or None, STATE_SECONDS)
+    wait_until("no process is left behind", lambda: not site.orphans() or None, STATE_SECONDS)
     return site.states(run)
 
 

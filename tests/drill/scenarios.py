@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.drill.processes import processes
-from tests.drill.site import PREFECT, RUN_SECONDS, STATE_SECONDS, Site
+from tests.drill.site import PREFECT, RUN_SECONDS, STATE_SECONDS, Site, wait_until
 
 AWAY_SECONDS = 180.0
 SOON = 30.0  # a stage or a server that starts
@@ -56,7 +56,7 @@ def flow_run_killed(site: Site, run: str) -> None:
     """SIGKILL of the process that runs the flow; its stage must not go on by itself."""
     site.wait_for_checkpoint()
     os.kill(site.pid_of("flow run"), signal.SIGKILL)
-    site.wait_until("the run was Crashed", lambda: "Crashed" in site.states(run) or None)
+    wait_until("the run was Crashed", lambda: "Crashed" in site.states(run) or None)
 
 
 def flow_run_told_to_stop(site: Site, _run: str) -> None:
@@ -84,7 +84,7 @@ def worker_told_to_stop(site: Site, _run: str) -> None:
     site.wait_for_checkpoint()
     pid = site.pid_of("worker")
     os.kill(pid, signal.SIGTERM)
-    site.wait_until("another worker", lambda: site.pid_of("worker") != pid or None)
+    wait_until("another worker", lambda: site.pid_of("worker") != pid or None)
 
 
 def worker_frozen(site: Site, _run: str) -> None:
@@ -92,7 +92,7 @@ def worker_frozen(site: Site, _run: str) -> None:
     site.wait_for_checkpoint()
     pid = site.pid_of("prefect worker")
     os.kill(pid, signal.SIGSTOP)
-    site.wait_until("another worker", lambda: site.pid_of("prefect worker") != pid or None, 2 * STATE_SECONDS)
+    wait_until("another worker", lambda: site.pid_of("prefect worker") != pid or None, 2 * STATE_SECONDS)
 
 
 def server_killed(site: Site, _run: str) -> None:
@@ -155,7 +155,7 @@ def _kill_and_wait(site: Site, kind: str) -> None:
     """Kill a server or worker and wait until another is there."""
     pid = site.pid_of(kind)
     os.kill(pid, signal.SIGKILL)
-    site.wait_until(f"another {kind}", lambda: site.pid_of(kind) != pid or None)
+    wait_until(f"another {kind}", lambda: site.pid_of(kind) != pid or None)
 
 
 def _kill(pid: int) -> None:

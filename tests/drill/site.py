@@ -11,7 +11,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from flows.overrides import apply_overrides, parse_assignments
 from infra.local.object_store import ObjectStore
+from tasks.errors import InputError
 from tasks.storage.client import connect
 from tests.drill.processes import Found, processes, workers_of_runs
 from tests.fixtures import prefect_api
@@ -34,6 +36,27 @@ PARAMETERS = (
 )
 
 
+def set_parameters(clone: Path, *assignments: str) -> None:
+    """Set values in a clone's params.yaml and commit them, as a person does."""
+    apply_overrides(parse_assignments(assignments), clone / "params.yaml")
+    identity = ("-c", "user.name=Drill", "-c", "user.email=drill@localhost")
+    command(clone, "git", *identity, "commit", "--quiet", "--all", "--message", " ".join(assignments))
+
+
+def wait_until(what: str, condition: Callable[[], Any], seconds: float = STATE_SECONDS) -> Any:
+    """Wait until a condition holds and return what it returned; servers that are away are asked again."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            if (value := condition()) is not None and value is not False:
+                return value
+        except (OSError, InputError) as error:
+            what = f"{what} ({error})" if str(error) not in what else what
+        if time.monotonic() > deadline:
+            raise AssertionError(f"after {seconds:.0f} s still not: {what}")
+        time.sleep(POLL_SECONDS)
+
+
 class Site:
     """One team's installation, in one folder.
 
@@ -48,15 +71,7 @@ class Site:
             name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "PREFECT"))
         }
         command(folder.parent, "git", "clone", "--quiet", str(REPOSITORY), str(self.folder))
-        command(self.folder, "git", "config", "user.name", "Drill")
-        command(self.folder, "git", "config", "user.email", "drill@localhost")
-        self.set_parameters(*parameters)
-
-    def set_parameters(self, *assignments: str) -> None:
-        """Set values in params.yaml and commit them, as a person does."""
-        code = "import sys; from flows.overrides import *; apply_overrides(parse_assignments(sys.argv[1:]))"
-        self.command(sys.executable, "-c", code, *assignments)
-        self.command("git", "commit", "--quiet", "--allow-empty", "--all", "--message", " ".join(assignments))
+        set_parameters(self.folder, *parameters)
 
     def command(self, *arguments: str) -> str:
         """Run a command in the clone; it must succeed."""
@@ -108,22 +123,9 @@ class Site:
         """Return what a run logged."""
         return prefect_api.log_lines(self.api, flow_run)
 
-    def wait_until(self, what: str, condition: Callable[[], Any], seconds: float = STATE_SECONDS) -> Any:
-        """Wait until a condition holds and return what it returned; servers that are away are asked again."""
-        deadline = time.monotonic() + seconds
-        while True:
-            try:
-                if (value := condition()) is not None and value is not False:
-                    return value
-            except OSError:
-                value = None
-            if time.monotonic() > deadline:
-                raise AssertionError(f"after {seconds:.0f} s still not: {what}")
-            time.sleep(POLL_SECONDS)
-
     def wait_for_state(self, flow_run: str, *names: str, seconds: float = STATE_SECONDS) -> str:
         """Wait until a run is in one of the named states."""
-        name = self.wait_until(
+        name = wait_until(
             f"flow run in {' or '.join(names)}",
             lambda: found if (found := str(self.run(flow_run)["state_name"])) in names else None,
             seconds,
@@ -132,7 +134,7 @@ class Site:
 
     def wait_for_end(self, flow_run: str, seconds: float = RUN_SECONDS) -> str:
         """Wait until a run has ended for good: an end that the sweep turns into another try is none."""
-        name = self.wait_until(
+        name = wait_until(
             "flow run has ended",
             lambda: (
                 run["state_name"]
@@ -146,7 +148,7 @@ class Site:
 
     def pid_of(self, kind: str, seconds: float = STATE_SECONDS) -> int:
         """Wait until a process of a kind is there and return its id."""
-        found: Found = self.wait_until(
+        found: Found = wait_until(
             f"a process: {kind}",
             lambda: next((each for each in processes(self.folder) if each.kind == kind), None),
             seconds,
@@ -155,7 +157,7 @@ class Site:
 
     def wait_for_checkpoint(self) -> Path:
         """Wait until training has saved something."""
-        path: Path = self.wait_until(
+        path: Path = wait_until(
             "a checkpoint",
             lambda: next(iter(sorted((self.folder / ".cache/checkpoints").glob("*/step-*.npz"))), None),
             RUN_SECONDS,

@@ -18,7 +18,7 @@ from typing import Any, TextIO
 
 from tests.drill.__main__ import small_disk
 from tests.drill.processes import processes
-from tests.drill.site import ENDED, Site
+from tests.drill.site import ENDED, Site, wait_until
 from tests.fixtures import prefect_api
 
 INTERVAL_SECONDS = 180  # of the schedule; a run that nobody disturbs takes about half of it
@@ -69,18 +69,18 @@ class Soak:
                 next_kill += KILL_SECONDS
             self._tolerant(self._watch)
             time.sleep(WATCH_SECONDS)
-        self.site.wait_until("the schedule is off", lambda: self._schedule(active=False, known=schedule))
+        wait_until("the schedule is off", lambda: self._schedule(active=False, known=schedule))
         self.say("the killing has stopped; what is due comes to its end")
 
     def audit(self) -> None:
         """Wait for what is at work, and look at everything that the hour has left."""
-        self.site.wait_until("no run is waiting or at work", lambda: not self._open_runs() or None, LAST_SECONDS)
+        wait_until("no run is waiting or at work", lambda: not self._open_runs() or None, LAST_SECONDS)
         for run in self._scheduled_runs():
             states = " → ".join(self.site.states(run["id"]))
             self.say(f"{run['name']:<28} due {run['expected_start_time'][11:19]}  {states}")
             if run["state_type"] != "COMPLETED":
                 self.problems.append(f"{run['name']} ended {run['state_name']}")
-        if orphans := self.site.wait_until("no orphans", lambda: [self.site.orphans()], 1)[0]:
+        if orphans := wait_until("no orphans", lambda: [self.site.orphans()], 1)[0]:
             self.problems.append(f"left behind: {orphans}")
         pool = prefect_api.ask(self.site.api, "work_pools/retrain")
         self.say(f"pool {pool['name']}: limit {pool['concurrency_limit']}, no run holds it")
