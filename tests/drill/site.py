@@ -90,6 +90,7 @@ class Site:
     def deploy(self) -> None:
         """Register the deployment, as `make deploy` does."""
         self.command(*PREFECT, "deploy", "--all")
+        self.command(sys.executable, "-m", "infra.automations")
 
     def down(self) -> None:
         """Stop everything."""
