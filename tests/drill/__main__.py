@@ -7,6 +7,7 @@ that nobody disturbed.
 import argparse
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -46,6 +47,7 @@ def main() -> None:
 @contextlib.contextmanager
 def small_disk() -> Iterator[Path]:
     """Give a folder on a disk of its own where this user may mount one, else a folder like any other."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("drill: stopped"))  # with its servers
     with tempfile.TemporaryDirectory(prefix="drill-") as name:
         folder = Path(name) / "disk"
         folder.mkdir()
