@@ -45,6 +45,12 @@ def preview(overrides: Overrides, path: Path = PARAMS_FILE) -> Params:
     return parse_params(read_yaml(_overridden(overrides, path), str(path)), str(path))
 
 
+def would_change(overrides: Overrides, path: Path = PARAMS_FILE) -> bool:
+    """Return whether setting these values would change params.yaml; raises InputError like apply_overrides."""
+    preview(overrides, path)
+    return _overridden(overrides, path) != _read(path)
+
+
 def apply_overrides(overrides: Overrides, path: Path = PARAMS_FILE) -> bool:
     """Set dotted keys in params.yaml; return whether the file changed.
 

@@ -4,6 +4,7 @@ The DAG is dvc.yaml's: a stage added there is run here. What a stage needs to kn
 it returns is a file. So the flow passes nothing between its tasks but the order.
 """
 
+import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ from flows.outages import outlast
 from flows.overrides import Overrides, apply_overrides, overridden, put_back
 from flows.run_cache import EarlierRuns, push_runs
 from flows.share import push_experiment
-from flows.stages import Outcome, StageResult, read_stages, run_stage
+from flows.stages import Outcome, StageResult, is_unchanged, read_stages, run_stage
 from flows.telling import Run, told
 from flows.waiting import skip_what_waits
 from flows.workspace import exclusive_workspace
@@ -67,6 +68,9 @@ def worth_another_try(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -
 def bring_up_to_date(stage: str, note_group: Any, earlier: EarlierRuns, force: bool = False) -> StageResult:
     """Run one stage, if only by force; its lines go to the log, its progress to an artifact; wait for what is away."""
     logger = get_run_logger()
+    start = time.monotonic()
+    if not force and is_unchanged(stage, Path.cwd()):
+        return _logged(StageResult(stage, Outcome.UNCHANGED, time.monotonic() - start), logger.info)
     earlier.fetch(stage, logger.warning)
     progress = ProgressArtifact(stage)
 
@@ -81,7 +85,11 @@ def bring_up_to_date(stage: str, note_group: Any, earlier: EarlierRuns, force: b
 
     result = outlast(attempt, on_line, logger.warning)
     progress.finish()
-    logger.info("%s (%.1f s)", result.outcome, result.seconds)
+    return _logged(result, logger.info)
+
+
+def _logged(result: StageResult, say: OnLine) -> StageResult:
+    say(f"{result.outcome} ({result.seconds:.1f} s)")
     return result
 
 

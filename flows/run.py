@@ -1,12 +1,13 @@
 """The whole pipeline on this machine, as `make run` starts it: `python -m flows.run [--set KEY=VALUE …]`.
 
 Starts the local object store, runs the flow (against the Prefect server of `make up` where it is up, else against one
-that lives as long as the run), and ends with what came out and what to type next.
+that lives as long as the run, unless nothing is new), and ends with what came out and what to type next.
 """
 
 import argparse
 import atexit
 import contextlib
+import importlib
 import os
 import signal
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from typing import cast
 
 from flows.failures import StepError
 from flows.fallback import reachable_data
+from flows.nothing_new import nothing_new
 from flows.overrides import Overrides, parse_assignments
 from flows.stages import StageResult
 from flows.summary import summary
@@ -26,6 +28,7 @@ from tasks.errors import InputError, OutageError, run_command
 from tasks.storage.credentials import CHOSEN_ELSEWHERE
 
 SIGNAL_STATUS = 128  # to which a shell adds the signal's number
+NEEDED_LATER = ("dvc.repo.reproduce", "dvc_s3", "s3fs", "tasks.storage.client")
 
 
 def run(given: Overrides) -> None:
@@ -39,6 +42,10 @@ def run(given: Overrides) -> None:
     if not any(os.environ.get(name) for name in CHOSEN_ELSEWHERE):
         print("starting the object store …", flush=True)
         ObjectStore().start()
+    if not PrefectServer().is_running() and (unchanged := nothing_new(overrides, Path.cwd())) is not None:
+        print("nothing is new, so Prefect is not started")
+        print(summary(unchanged, Path.cwd()))
+        return
     print("starting Prefect …", flush=True)
     _start_prefect()
     print(summary(_run_flow(overrides), Path.cwd()))
@@ -50,9 +57,20 @@ def _start_prefect() -> None:
     Prefect's own temporary server would get the terminal's Ctrl-C too, and the run could no longer report its end.
     """
     server = PrefectServer()
-    if server.start():
+    imported_for: list[str] = []
+
+    def import_meanwhile() -> None:
         atexit.register(_stop_prefect, server)  # before Prefect is imported, so after it has sent its last records
+        os.environ.update(server.environment)
+        imported_for.append(server.url)
+        importlib.import_module("flows.retrain")
+        for name in NEEDED_LATER:
+            importlib.import_module(name)
+
+    server.start(import_meanwhile)
     os.environ.update(server.environment)
+    if imported_for and imported_for[0] != server.url:
+        raise OutageError("another program took the Prefect server's port in the second in which it started; try again")
 
 
 def _stop_prefect(server: PrefectServer) -> None:

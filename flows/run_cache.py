@@ -9,7 +9,7 @@ from typing import Any
 
 from flows.command import OnLine
 from flows.lineage import RemoteError, open_project
-from flows.stages import address_of
+from flows.stages import find_stage
 
 
 class EarlierRuns:
@@ -44,13 +44,24 @@ def push_runs(folder: Path) -> int:
         RemoteError: The remote cannot be asked.
     """
     with open_project(folder) as repo:
-        remote = _remote(repo)
-        recorded = [path for stage in repo.index.stages if (path := _recorded_run(repo, stage)) is not None]
-        runs = [(path, _address(repo, remote, path)) for path in recorded]
-        missing = [(path, address) for path, address in runs if not remote.fs.exists(address)]
-        for path, address in missing:
-            remote.fs.put_file(str(path), address)
+        missing = _missing_runs(repo)
+        for path, address in missing.items():
+            _remote(repo).fs.put_file(str(path), address)
     return len(missing)
+
+
+def missing_runs(folder: Path) -> int:
+    """Return how many of the runs that dvc.lock records DVC's remote lacks; raises RemoteError like push_runs."""
+    with open_project(folder) as repo:
+        return len(_missing_runs(repo))
+
+
+def _missing_runs(repo: Any) -> dict[Path, str]:
+    """Return each of dvc.lock's runs that the remote lacks, with its address there."""
+    remote = _remote(repo)
+    recorded = [path for stage in repo.index.stages if (path := _recorded_run(repo, stage)) is not None]
+    addresses = {path: _address(repo, remote, path) for path in recorded}
+    return {path: address for path, address in addresses.items() if not remote.fs.exists(address)}
 
 
 def _fetch(repo: Any, name: str) -> bool:
@@ -59,8 +70,7 @@ def _fetch(repo: Any, name: str) -> bool:
     from dvc.stage.cache import _can_hash, _get_stage_hash  # noqa: PLC0415
     from dvc.stage.loader import StageLoader  # noqa: PLC0415
 
-    root = Path(repo.root_dir)
-    stage = next(stage for stage in repo.index.stages if stage.cmd and address_of(stage.path, stage.name, root) == name)
+    stage = find_stage(repo, name)
     if not stage.changed():
         return False
     try:

@@ -5,6 +5,7 @@ import os
 import sys
 import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 from infra.automations import HEARTBEAT_SECONDS
@@ -66,8 +67,11 @@ class PrefectServer:
         """Return whether the recorded process lives and its API answers."""
         return self.process.lives() and self._answers()
 
-    def start(self) -> bool:
+    def start(self, meanwhile: Callable[[], None] | None = None) -> bool:
         """Start the server and wait until its API answers; return whether it had to be started.
+
+        Args:
+            meanwhile: Called once while the server starts, which takes it ten seconds, with its address chosen.
 
         Raises:
             InputError: It does not come up; the text quotes its last words.
@@ -81,6 +85,9 @@ class PrefectServer:
             port = read_json(self._port) if self._port.exists() else USUAL_PORT
             for _ in range(START_ATTEMPTS):
                 self._launch(free_port(port, USUAL_PORT))
+                if meanwhile is not None:
+                    meanwhile()
+                    meanwhile = None
                 if self._wait_until_it_answers():
                     return True
                 self.process.stop()  # another server may have taken the port between the choice and the start

@@ -202,6 +202,7 @@ def test_params_yaml_says_what_was_run_and_keeps_its_comments(finished: Path) ->
 def test_a_second_run_finds_every_stage_unchanged(finished: Path, environment: Environment) -> None:
     before = locked_hashes(finished)
     output = python(finished, environment, "-m", "flows.run")
+    assert "nothing is new, so Prefect is not started" in output
     assert outcomes(output) == dict.fromkeys(STAGES, "unchanged")
     assert locked_hashes(finished) == before
 
