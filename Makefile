@@ -15,8 +15,8 @@ help: ## this list
 run: environment ## data → trained, evaluated, published model; SET="train.recipe=seed train.seed=1" sets parameters
 	@set -f; $(PYTHON) -m flows.run --set $${SET:-}
 
-test: lint ## linter, formatter, types, then every test
-	@$(PYTHON) -m pytest -n 2 --dist loadfile
+test: lint ## linter, formatter, types, then the tests; LONG=1 the long ones too
+	@$(PYTHON) -m pytest -n 2 --dist loadfile $(if $(LONG),-m "long or not long")
 
 soak: environment ## storms over the release protocol: faults, kills, races; SEED=1 SECONDS=600
 	@$(PYTHON) -m tests.soak --seed $(or $(SEED),0) --seconds $(or $(SECONDS),600)

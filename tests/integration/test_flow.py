@@ -185,7 +185,7 @@ def test_new_champion_is_told_and_the_report_opens_from_the_run(
     assert samples["retrain_champion_top1_ratio"] == {(): 0.75}
 
 
-def test_second_run_has_nothing_to_do(workspace: Workspace) -> None:
+def test_second_run_has_nothing_to_do_and_a_third_what_its_parameter_changes(workspace: Workspace) -> None:
     workspace.run()
     saved = dvc(workspace.folder, "exp", "list", "--name-only")
     locked = (workspace.folder / "dvc.lock").read_bytes()
@@ -198,10 +198,6 @@ def test_second_run_has_nothing_to_do(workspace: Workspace) -> None:
     assert dvc(workspace.folder, "exp", "list", "--name-only") == saved
     assert (workspace.folder / "dvc.lock").read_bytes() == locked
     assert "Data and pipelines are up to date." in dvc(workspace.folder, "repro")
-
-
-def test_changed_parameter_runs_what_depends_on_it_and_nothing_else(workspace: Workspace) -> None:
-    workspace.run()
     assert workspace.run(overrides={"evaluate.batch_size": 7}) == {"make": "unchanged", "report": "ran"}
     assert "batch_size: 7" in (workspace.folder / "params.yaml").read_text()
 

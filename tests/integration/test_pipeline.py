@@ -229,19 +229,6 @@ def test_the_commands_of_a_dvc_user_work(finished: Path, environment: Environmen
     assert changes["params.yaml"]["download.dataset"] == {"old": "cifar10", "new": "digits"}
 
 
-def test_another_workspace_reaches_the_same_hashes_without_prefect(
-    finished: Path, environment: Environment, tmp_path: Path
-) -> None:
-    clone = tmp_path / "clone"
-    command(tmp_path, environment, "git", "clone", "--quiet", str(finished), str(clone))
-    shutil.copy(finished / "params.yaml", clone / "params.yaml")
-    dvc(clone, environment, "repro")
-    ours, theirs = locked_hashes(clone), locked_hashes(finished)
-    # The receipt alone may differ: the second to publish finds the release there.
-    for path in ("data/raw", "data/split", "model", "evaluation"):
-        assert ours[path] == theirs[path]
-
-
 def test_data_and_model_come_back_by_dvc_pull(finished: Path, environment: Environment, tmp_path: Path) -> None:
     clone = tmp_path / "clone"
     command(tmp_path, environment, "git", "clone", "--quiet", str(finished), str(clone))
@@ -254,7 +241,9 @@ def test_data_and_model_come_back_by_dvc_pull(finished: Path, environment: Envir
     assert output.count("didn't change, skipping") == len(STAGES)
 
 
-def test_a_release_is_made_again_by_the_commands_that_rebuild_prints(finished: Path, environment: Environment) -> None:
+def test_a_release_is_made_again_in_a_clone_by_the_commands_that_rebuild_prints(
+    finished: Path, environment: Environment
+) -> None:
     receipt = json.loads((finished / "release" / "receipt.json").read_text())
     plan = json.loads(python(finished, environment, "-m", "tasks.registry", "rebuild", receipt["id"], "--json"))
     assert plan["doubts"] == []
@@ -295,8 +284,6 @@ def test_one_parameter_reruns_exactly_the_stages_that_depend_on_it(finished: Pat
     output = python(finished, environment, "-m", "flows.run", "--set", "evaluate.calibration_bins=10")
     untouched = dict.fromkeys(("download", "split", "train"), "unchanged")
     assert outcomes(output) == untouched | {"evaluate": "ran", "publish": "ran"}
-    output = python(finished, environment, "-m", "flows.run", "--set", "evaluate.calibration_bins=15")
-    assert outcomes(output)["evaluate"] == "restored from an earlier run"
 
 
 def test_an_experiment_with_another_parameter(finished: Path, environment: Environment) -> None:

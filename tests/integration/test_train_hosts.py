@@ -7,12 +7,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.fixtures.nursery import ROOT, Nursery, StageRun, cluster_environments
+from tests.fixtures.nursery import POLL, ROOT, Nursery, StageRun, cluster_environments
 from tests.fixtures.train_workspace import (
     checkpoints,
     largest_relative_gap,
@@ -146,7 +147,7 @@ def test_two_hosts_from_one_command_are_stopped_and_go_on(tmp_path: Path) -> Non
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     launcher = subprocess.Popen(command, cwd=folder, env=environment, **pipes)
     while launcher.poll() is None and newest_step(folder) < 5:
-        pass
+        time.sleep(POLL)
     launcher.send_signal(signal.SIGTERM)
     out, err = launcher.communicate(timeout=MINUTE)
     assert launcher.returncode == 75, err

@@ -23,7 +23,6 @@ from tests.fixtures.train_workspace import (
     write_workspace,
 )
 
-KILLS = 20
 STEPS_PER_EPOCH = 13
 # The rate falls and training stops before its last epoch: both are decided while the kills go on.
 STOPPED_EARLY: dict[str, Any] = {
@@ -47,9 +46,9 @@ def leftovers(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.suffix in (".tmp", ".npz", ".old")]
 
 
-def killed_twenty_times(nursery: Nursery, folder: Path) -> None:
+def killed_again_and_again(nursery: Nursery, folder: Path, kills: int) -> None:
     moments = random.Random(0)  # noqa: S311
-    for _ in range(KILLS):
+    for _ in range(kills):
         before = newest_step(folder)
         run = nursery.start(folder)
         # One life in five ends before its first step; a step takes some 20 ms, most of them in its save.
@@ -61,14 +60,15 @@ def killed_twenty_times(nursery: Nursery, folder: Path) -> None:
     assert "resuming in epoch" in finish(nursery, folder).out
 
 
-def test_twenty_kills_at_any_moment_change_no_bit(nursery: Nursery, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [6, pytest.param(20, marks=pytest.mark.long)])
+def test_kills_at_any_moment_change_no_bit(nursery: Nursery, tmp_path: Path, kills: int) -> None:
     def both(devices: str) -> tuple[Path, Path]:
         folders = [tmp_path / devices / name for name in ("alone", "killed")]
         alone, killed = (
             write_workspace(folder, STOPPED_EARLY, devices=devices, checkpoint_every_steps=1) for folder in folders
         )
         finish(nursery, alone)
-        killed_twenty_times(nursery, killed)
+        killed_again_and_again(nursery, killed, kills)
         return alone, killed
 
     # Side by side: most of a life is spent in Python, on one core.

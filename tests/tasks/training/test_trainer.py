@@ -159,7 +159,9 @@ def test_small_images_are_followed_by_whole_ones() -> None:
     assert largest_relative_gap(as_they_are, whole) < 1e-10
 
 
-@pytest.mark.parametrize(("devices", "select"), [("cpu:1", "last"), ("cpu:2", "best")])
+@pytest.mark.parametrize(
+    ("devices", "select"), [pytest.param("cpu:1", "last", marks=pytest.mark.long), ("cpu:2", "best")]
+)
 def test_a_stopped_run_goes_on_and_ends_in_the_same_bits(tmp_path: Path, devices: str, select: str) -> None:
     changes: dict[str, Any] = {"precision": "float32", "select": select, "epochs": 5}
     changes["schedule"] = {"name": "constant", "reduce_patience": 1, "stop_patience": 3}
