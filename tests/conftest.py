@@ -18,6 +18,7 @@ pytest_plugins = [
     "tests.fixtures.archives",
     "tests.fixtures.faulty_s3",
     "tests.fixtures.git_host",
+    "tests.fixtures.checkouts",  # which imports it, and must come after
     "tests.fixtures.http_server",
     "tests.fixtures.message_sink",
     "tests.fixtures.nursery",

@@ -2,10 +2,6 @@
 
 import contextlib
 import logging
-import os
-import subprocess
-import sys
-import textwrap
 import threading
 from http import HTTPStatus
 from pathlib import Path
@@ -15,21 +11,11 @@ import pytest
 from flows.workspace import LOCK_FILE, exclusive_workspace
 from infra.checkout import WORKSPACE_LOCK, Checkout, CheckoutError, Limits
 from infra.git import TOKEN_VARIABLE
+from tests.fixtures.checkouts import LOG, bring, clean, head, kept, live_in
 from tests.fixtures.dvc_project import command
 from tests.fixtures.git_host import GitHost, Upstream, serving
 
 ROOT = Path(__file__).parents[2]
-LOG = logging.getLogger("checkout")
-IMPATIENT = Limits(fetch=10, clone=30, fetch_patience=0, clone_patience=0, lock=60, workspace=0)
-# What a run leaves in a clone, none of which git tracks; the last is not even ignored.
-KEPT = (
-    ".cache/checkpoints/1f/step-100.npz",
-    ".dvc/cache/files/md5/ab/cdef",
-    ".dvc/config.local",
-    "data/raw/archive.tar",
-    "model/model.keras",
-    "dvc.lock",
-)
 
 
 @pytest.fixture(autouse=True)
@@ -37,47 +23,10 @@ def _hear_everything(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "workspace/retrain"
-
-
-def bring(upstream: Upstream | str, folder: Path, branch: str = "main", began: str | None = None) -> str:
-    address = upstream if isinstance(upstream, str) else upstream.address
-    return Checkout(address, branch, folder, LOG, IMPATIENT).run(began)
-
-
-def live_in(folder: Path) -> None:
-    """Leave what a run leaves."""
-    for name in KEPT:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(f"precious {name}")
-
-
-def kept(folder: Path) -> bool:
-    return all((folder / name).read_text() == f"precious {name}" for name in KEPT)
-
-
-def head(folder: Path) -> str:
-    return command(folder, "git", "rev-parse", "HEAD").strip()
-
-
-def clean(folder: Path) -> bool:
-    return command(folder, "git", "status", "--porcelain", "--", ":(exclude)dvc.lock") == ""
-
-
-@pytest.fixture
-def lived_in(upstream: Upstream, folder: Path) -> Path:
-    """A clone in which a run was."""
-    bring(upstream, folder)
-    live_in(folder)
-    return folder
-
-
-def test_the_first_run_clones(upstream: Upstream, folder: Path) -> None:
-    assert bring(upstream, folder) == upstream.git("rev-parse", "HEAD") == head(folder)
-    assert (folder / "code.txt").read_text() == "one"
-    assert sorted(path.name for path in folder.parent.iterdir()) == [".retrain.lock", "retrain"]
+def test_the_first_run_clones(upstream: Upstream, worker_clone: Path) -> None:
+    assert bring(upstream, worker_clone) == upstream.git("rev-parse", "HEAD") == head(worker_clone)
+    assert (worker_clone / "code.txt").read_text() == "one"
+    assert sorted(path.name for path in worker_clone.parent.iterdir()) == [".retrain.lock", "retrain"]
 
 
 def test_a_new_commit_arrives_and_the_rest_stays(upstream: Upstream, lived_in: Path) -> None:
@@ -122,12 +71,12 @@ def test_a_host_that_is_away_costs_a_warning(
     away: HTTPStatus | str,
     says: str,
     upstream: Upstream,
-    folder: Path,
+    worker_clone: Path,
     git_host: GitHost,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    old = bring(git_host.address(upstream), folder)
-    live_in(folder)
+    old = bring(git_host.address(upstream), worker_clone)
+    live_in(worker_clone)
     upstream.commit(code="two")
     address = git_host.address(upstream)
     if away == "gone":
@@ -137,28 +86,28 @@ def test_a_host_that_is_away_costs_a_warning(
     else:
         git_host.status = HTTPStatus(int(away))
 
-    assert bring(address, folder) == old == head(folder)
-    assert (folder / "code.txt").read_text() == "one"
-    assert kept(folder)
+    assert bring(address, worker_clone) == old == head(worker_clone)
+    assert (worker_clone / "code.txt").read_text() == "one"
+    assert kept(worker_clone)
     (warning,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert says in warning
     assert f"the run goes on with the commit that is here, {old[:12]}" in warning
 
 
 def test_a_host_that_never_answers_is_left_in_bounded_time(
-    upstream: Upstream, folder: Path, git_host: GitHost, caplog: pytest.LogCaptureFixture
+    upstream: Upstream, worker_clone: Path, git_host: GitHost, caplog: pytest.LogCaptureFixture
 ) -> None:
     address = git_host.address(upstream)
-    old = bring(address, folder)
+    old = bring(address, worker_clone)
     upstream.commit(code="two")
     git_host.speaks.clear()
 
-    assert Checkout(address, "main", folder, LOG, Limits(fetch=1, fetch_patience=0)).run() == old
+    assert Checkout(address, "main", worker_clone, LOG, Limits(fetch=1, fetch_patience=0)).run() == old
     assert "git took longer than 1 s" in caplog.text
 
 
 def test_a_host_that_comes_back_is_tried_again(
-    upstream: Upstream, folder: Path, git_host: GitHost, monkeypatch: pytest.MonkeyPatch
+    upstream: Upstream, worker_clone: Path, git_host: GitHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     git_host.status = HTTPStatus.BAD_GATEWAY
 
@@ -166,7 +115,7 @@ def test_a_host_that_comes_back_is_tried_again(
         git_host.status = HTTPStatus.OK
 
     monkeypatch.setattr("infra.checkout.time.sleep", come_back)
-    assert Checkout(git_host.address(upstream), "main", folder, LOG).run() == upstream.git("rev-parse", "HEAD")
+    assert Checkout(git_host.address(upstream), "main", worker_clone, LOG).run() == upstream.git("rev-parse", "HEAD")
 
 
 def test_a_branch_that_is_gone_is_named(upstream: Upstream, lived_in: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -181,116 +130,11 @@ def test_a_branch_that_is_gone_is_named(upstream: Upstream, lived_in: Path, capl
 
 @pytest.mark.parametrize(("address", "branch"), [("file:///nowhere", "main"), (None, "gone")])
 def test_without_a_clone_and_without_a_source_there_is_one_sentence(
-    address: str | None, branch: str, upstream: Upstream, folder: Path
+    address: str | None, branch: str, upstream: Upstream, worker_clone: Path
 ) -> None:
     with pytest.raises(CheckoutError, match=r"the code of .* cannot be brought to .*retrain: git failed \(.*\); data"):
-        bring(address or upstream, folder, branch)
-    assert [path.name for path in folder.parent.iterdir()] == [".retrain.lock"]
-
-
-KILLED = """
-    import logging, pathlib, sys
-    from infra.checkout import Checkout
-    logging.basicConfig(level=logging.INFO)
-    Checkout(sys.argv[1], "main", pathlib.Path(sys.argv[2]), logging.getLogger()).run()
-"""
-
-
-def start(address: str, folder: Path) -> subprocess.Popen[bytes]:
-    command_line = [sys.executable, "-c", textwrap.dedent(KILLED), address, str(folder)]
-    return subprocess.Popen(
-        command_line, env=os.environ | {"PYTHONPATH": str(ROOT)}, cwd=folder.parents[1], stderr=subprocess.PIPE
-    )
-
-
-def test_a_clone_that_was_killed_is_never_taken_for_one(upstream: Upstream, folder: Path, git_host: GitHost) -> None:
-    git_host.speaks.clear()
-    killed = start(git_host.address(upstream), folder)
-    assert git_host.asked.wait(60)
-    killed.kill()
-    killed.communicate()
-    (half,) = folder.parent.glob(".retrain.cloning-*")
-    assert not folder.exists()
-    git_host.speaks.set()
-
-    assert bring(git_host.address(upstream), folder) == upstream.git("rev-parse", "HEAD")
-    assert not half.exists()
-
-
-def test_of_two_clones_at_once_the_second_waits(upstream: Upstream, folder: Path, git_host: GitHost) -> None:
-    address = git_host.address(upstream)
-    git_host.speaks.clear()
-    first = start(address, folder)
-    assert git_host.asked.wait(60)
-    second = start(address, folder)
-    assert second.stderr is not None
-    line = second.stderr.readline()
-    git_host.speaks.set()
-
-    assert b"another checkout of" in line
-    assert first.communicate()[0] is None
-    assert second.communicate()[0] is None
-    assert (first.returncode, second.returncode) == (0, 0)
-    assert (folder / "code.txt").read_text() == "one"
-
-
-def test_half_a_clone_of_another_making_gets_a_whole_git_folder(upstream: Upstream, folder: Path) -> None:
-    live_in(folder)
-    command(folder, "git", "init", "--quiet")
-    (folder / "code.txt").write_text("half")
-
-    assert bring(upstream, folder) == upstream.git("rev-parse", "HEAD")
-    assert (folder / "code.txt").read_text() == "one"
-    assert kept(folder)
-
-
-def test_a_damaged_clone_gets_a_whole_git_folder(
-    upstream: Upstream, lived_in: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    (lived_in / ".git/index").write_bytes(b"torn")
-    assert head(lived_in)
-    for pack in (lived_in / ".git/objects/pack").glob("*.pack"):
-        pack.chmod(0o600)
-        content = pack.read_bytes()
-        pack.write_bytes(content[:-60] + bytes(40) + content[-20:])  # the files, which come after the commits
-    (lived_in / "code.txt").write_text("")
-
-    assert bring(upstream, lived_in) == upstream.git("rev-parse", "HEAD")
-    assert "is damaged" in caplog.text
-    assert (lived_in / "code.txt").read_text() == "one"
-    assert kept(lived_in)
-
-
-def test_what_a_killed_git_leaves_is_swept(upstream: Upstream, lived_in: Path) -> None:
-    for name in ("index.lock", "refs/heads/main.lock", "objects/pack/tmp_pack_1"):
-        (lived_in / ".git" / name).touch()
-    new = upstream.commit(code="two")
-
-    assert bring(upstream, lived_in) == new == head(lived_in)
-    assert not (lived_in / ".git/objects/pack/tmp_pack_1").exists()
-
-
-@pytest.mark.parametrize("large", [os.urandom(2**21), b"x" * 2**21], ids=["fetch", "checkout"])
-def test_a_full_disk_is_one_sentence_and_changes_nothing(large: bytes, upstream: Upstream, small_disk: Path) -> None:
-    folder = small_disk / "retrain"
-    old = bring(upstream, folder)
-    live_in(folder)
-    upstream.commit(code="two", large=large)
-
-    with pytest.raises(CheckoutError, match="its disk is full") as caught:
-        bring(upstream, folder)
-    assert "\n" not in str(caught.value)
-    assert head(folder) == old
-    assert (folder / "code.txt").read_text() == "one"
-    assert kept(folder)
-    assert clean(folder)
-
-
-def test_a_disk_too_small_for_the_first_clone_keeps_nothing_of_it(upstream: Upstream, small_disk: Path) -> None:
-    upstream.commit(large=os.urandom(2**21))
-    with pytest.raises(CheckoutError, match="its disk is full"):
-        bring(upstream, small_disk / "retrain")
-    assert [path.name for path in small_disk.iterdir()] == [".retrain.lock"]
+        bring(address or upstream, worker_clone, branch)
+    assert [path.name for path in worker_clone.parent.iterdir()] == [".retrain.lock"]
 
 
 def test_edits_of_tracked_files_are_undone_and_named(
@@ -316,7 +160,7 @@ def test_the_repository_may_move(upstream: Upstream, lived_in: Path, tmp_path: P
 def test_a_token_is_used_and_neither_stored_nor_shown(
     address_holds_it: bool,
     upstream: Upstream,
-    folder: Path,
+    worker_clone: Path,
     git_host: GitHost,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -327,22 +171,22 @@ def test_a_token_is_used_and_neither_stored_nor_shown(
     else:
         address = git_host.address(upstream)
         monkeypatch.setenv(TOKEN_VARIABLE, "s3cret-token")
-    bring(address, folder)
+    bring(address, worker_clone)
     new = upstream.commit(code="two")
 
-    assert bring(address, folder) == new
+    assert bring(address, worker_clone) == new
     assert set(git_host.seen) == {"x-access-token:s3cret-token"}
     git_host.password = "renewed"
-    assert bring(address, folder) == new
+    assert bring(address, worker_clone) == new
     assert "Authentication failed" in caplog.text
     assert "s3cret" not in caplog.text
-    stored = [path for path in (folder / ".git").rglob("*") if path.is_file() and b"s3cret" in path.read_bytes()]
+    stored = [path for path in (worker_clone / ".git").rglob("*") if path.is_file() and b"s3cret" in path.read_bytes()]
     assert stored == []
     assert ("put it into RETRAIN_GIT_TOKEN" in caplog.text) is address_holds_it
 
 
 def test_a_token_is_for_its_own_host_alone(
-    upstream: Upstream, folder: Path, git_host: GitHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    upstream: Upstream, worker_clone: Path, git_host: GitHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(TOKEN_VARIABLE, "s3cret-token")
     git_host.password = "s3cret-token"
@@ -350,7 +194,7 @@ def test_a_token_is_for_its_own_host_alone(
         stranger.password = "whatever comes"
         git_host.moved_to = f"http://localhost:{stranger.server_port}"
         with pytest.raises(CheckoutError, match="Authentication failed"):
-            bring(git_host.address(upstream), folder)
+            bring(git_host.address(upstream), worker_clone)
         assert git_host.seen
         assert stranger.seen == []
 
@@ -409,10 +253,10 @@ def test_a_run_that_tidies_up_is_waited_for(
 def test_a_repository_round_the_folder_is_not_touched(upstream: Upstream, tmp_path: Path) -> None:
     around = Upstream(tmp_path / "around")
     mine = around.commit(code="mine")
-    folder = around.folder / "retrain"
-    live_in(folder)
+    worker_clone = around.folder / "retrain"
+    live_in(worker_clone)
 
-    bring(upstream, folder)
+    bring(upstream, worker_clone)
     assert around.git("rev-parse", "HEAD") == mine
-    assert kept(folder)
-    assert (folder / "code.txt").read_text() == "one"
+    assert kept(worker_clone)
+    assert (worker_clone / "code.txt").read_text() == "one"
