@@ -3,6 +3,7 @@
 RETRAIN_OUTAGE_SECONDS says for how long (900), RETRAIN_OUTAGE_PAUSE_SECONDS how long between two tries (60).
 """
 
+import math
 import os
 import re
 import threading
@@ -34,7 +35,7 @@ class Endurance:
 
     @classmethod
     def from_environment(cls) -> Self:
-        """Return what the two variables say; raises InputError where one is no number."""
+        """Return what the two variables say; raises InputError where one is no number of seconds."""
         return cls(_seconds(WAIT_VARIABLE, WAIT_SECONDS), _seconds(PAUSE_VARIABLE, PAUSE_SECONDS))
 
 
@@ -142,7 +143,11 @@ class _NewLines:
 
 
 def _seconds(variable: str, default: float) -> float:
+    given = os.environ.get(variable) or default
     try:
-        return float(os.environ.get(variable) or default)
+        seconds = float(given)
     except ValueError as error:
-        raise InputError(f"{variable} is {os.environ[variable]!r}, not a number of seconds") from error
+        raise InputError(f"{variable} is {given!r}, not a number of seconds") from error
+    if not 0 <= seconds < math.inf:
+        raise InputError(f"{variable} is {given!r}: it must be a number of seconds, 0 or more, and not endless")
+    return seconds

@@ -15,7 +15,8 @@ def skip_waiting(api: PrefectAPI, run_id: str, say: Callable[[str], object]) -> 
     """Mark those runs as skipped that are due, that the schedule made, and that would do the same; return their ids.
 
     They pile up where a run took longer than the schedule's interval, or where no worker was there for a while. Runs
-    that a person asked for, or with other parameters, are left alone.
+    that a person asked for, or with other parameters, are left alone. A run that is started again skips none: it goes
+    on with the commit with which it began, and they would take the newest.
 
     Args:
         api: The Prefect server.
@@ -26,7 +27,7 @@ def skip_waiting(api: PrefectAPI, run_id: str, say: Callable[[str], object]) -> 
         InputError: The server cannot be reached, or refuses.
     """
     run = api.get(f"flow_runs/{run_id}")
-    if not run["deployment_id"]:
+    if not run["deployment_id"] or run["run_count"] > 1:
         return []
     due = {
         "deployment_id": {"any_": [run["deployment_id"]]},
@@ -37,12 +38,12 @@ def skip_waiting(api: PrefectAPI, run_id: str, say: Callable[[str], object]) -> 
     for other in api.post("flow_runs/filter", {"flow_runs": due}):
         if other["id"] == run_id or not other["auto_scheduled"] or other["parameters"] != run["parameters"]:
             continue
-        message = f"Flow run {run['name']} ({run_id}) does its work: the same, and both were due."
+        message = f"Flow run {run['name']} ({run_id}), which starts now, is to do the same, and both were due."
         state = {"type": "COMPLETED", "name": SKIPPED, "message": message}
         if api.post(f"flow_runs/{other['id']}/set_state", {"state": state})["status"] == "ACCEPT":
             skipped.append(str(other["id"]))
     if skipped:
-        say(f"{len(skipped)} waiting runs of the schedule are skipped: this one does their work")
+        say(f"{len(skipped)} waiting runs of the schedule are skipped: this one is to do the same")
     return skipped
 
 

@@ -16,7 +16,6 @@ Runs of make run and of other people's work pools are left alone.
 """
 
 import argparse
-import itertools
 import threading
 import time
 import uuid
@@ -27,6 +26,7 @@ from typing import Any
 
 from infra.automations import HEARTBEAT, THOUGHT_DEAD
 from infra.prefect_api import NotFoundError, PrefectAPI
+from infra.reach import reach_of_tries
 from tasks.errors import InputError, run_command
 
 POOL = "retrain"
@@ -46,7 +46,7 @@ class Patience:
         tries: How often one run is started again.
         first_pause: Before the first try; each further one waits twice as long.
         longest_pause: No pause is longer.
-        progress: A run that ran for so long has made progress, and its tries count anew.
+        progress: A try that got so much of a stage further than all before made progress: tries count anew.
         silence: A run without heartbeats for so long is dead; they come every 30 seconds.
         doubt: How long a run that was thought dead may still send a heartbeat, before it is started again.
         pending: How long a run may be Pending whose worker is not online.
@@ -57,7 +57,7 @@ class Patience:
     tries: int = 10
     first_pause: timedelta = timedelta(seconds=10)
     longest_pause: timedelta = timedelta(minutes=10)
-    progress: timedelta = timedelta(minutes=10)
+    progress: float = 0.01
     silence: timedelta = timedelta(seconds=150)
     doubt: timedelta = timedelta(seconds=75)
     pending: timedelta = timedelta(minutes=5)
@@ -203,13 +203,18 @@ class Sweep:
             self.say(f"flow run {run['name']} starts again in {pause.total_seconds():.0f} s. {message}")
 
     def _tries(self, run: FlowRun) -> int:
-        """Return how often the run was started again since it last made progress."""
+        """Return how often the run was started again since it last got further than ever before.
+
+        Time is no measure of that: a run that waits for a misspelt host, or dies at its twelfth minute, has worked long
+        each time.
+        """
         states = sorted(self.api.get(f"flow_run_states/?flow_run_id={run['id']}"), key=lambda s: _time(s["timestamp"]))
-        tries = 0
-        for state, following in itertools.pairwise(states):
-            lasted = _time(following["timestamp"]) - _time(state["timestamp"])
-            if state["type"] == "RUNNING" and lasted > self.patience.progress:
-                tries = 0
+        starts = [_time(state["timestamp"]) for state in states if state["type"] == "RUNNING"]
+        reach = iter(reach_of_tries(self.api, run["id"], starts))
+        tries, furthest = 0, 0.0
+        for state in states:
+            if state["type"] == "RUNNING" and (reached := next(reach)) >= furthest + self.patience.progress:
+                tries, furthest = 0, reached
             tries += state["name"] == "AwaitingRetry"
         return tries
 

@@ -49,6 +49,15 @@ class Flows:
     def state(self, run: str) -> dict[str, Any]:
         return dict(self.api.get(f"flow_runs/{run}")["state"])
 
+    def work(self, run: str, stage: str, end: str, share: float) -> None:
+        """Let a run's task go so far and end so, as the flow's tasks do."""
+        task = {"flow_run_id": run, "task_key": stage, "dynamic_key": str(uuid.uuid4()), "name": stage}
+        made = str(self.api.post("task_runs/", task)["id"])
+        for state in ("RUNNING", end):
+            self.api.post(f"task_runs/{made}/set_state", {"state": {"type": state}, "force": True})
+        artifact = {"key": f"{stage}-progress", "type": "progress", "data": share}
+        self.api.post("artifacts/", {**artifact, "task_run_id": made, "flow_run_id": run})
+
     def send_heartbeat(self, run: str) -> None:
         """Send what a flow run's engine sends."""
         flow = {"prefect.resource.role": "flow", "prefect.resource.name": "retrain", "prefect.resource.id": "x"}
@@ -125,13 +134,30 @@ def test_what_may_pass_starts_again_with_growing_pauses_and_an_end(flows: Flows,
     assert [line for line in flows.lines if "given up" in line] == [flows.lines[-1]]
 
 
-def test_a_run_that_makes_progress_is_never_given_up(flows: Flows) -> None:
-    run = flows.run({"type": "RUNNING"}, {"type": "CRASHED"})
-    for _ in range(3):
-        flows.sweep(Patience(tries=1, progress=timedelta(0)))
+def try_once_more(flows: Flows, run: str, share: float) -> None:
+    """Let a run train up to a share, in percent, and crash."""
+    for following in ("PENDING", "RUNNING"):
+        flows.set(run, {"type": following})
+    flows.work(run, "download", "COMPLETED", 100.0)
+    flows.work(run, "train", "CRASHED", share)
+    flows.set(run, {"type": "CRASHED"})
+
+
+def test_a_run_that_gets_further_each_time_is_never_given_up(flows: Flows) -> None:
+    run = flows.run()
+    for share in (10.0, 20.0, 30.0, 40.0):
+        try_once_more(flows, run, share)
+        flows.sweep(Patience(tries=1))
         assert flows.state(run)["name"] == "AwaitingRetry"
-        for following in ("PENDING", "RUNNING", "CRASHED"):
-            flows.set(run, {"type": following})
+
+
+def test_a_run_that_gets_nowhere_is_given_up_however_long_it_works(flows: Flows) -> None:
+    run = flows.run()
+    for share in (10.0, 9.0, 10.5):
+        try_once_more(flows, run, share)
+        flows.sweep(Patience(tries=2))
+    assert flows.state(run)["name"] == "Crashed"
+    assert "given up" in flows.lines[-1]
 
 
 def test_bad_input_and_what_people_want_is_left_alone(flows: Flows) -> None:
