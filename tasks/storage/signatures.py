@@ -27,7 +27,9 @@ KEY_FILE_LIMIT = 64 << 10  # bytes; a key has 119
 
 PUBLIC_KEY = re.compile(r"-----BEGIN PUBLIC KEY-----.*?-----END PUBLIC KEY-----", re.DOTALL)
 
-Subject = Literal["retrain release manifest 1", "retrain channel history 1"]
+Subject = Literal[
+    "retrain release manifest 1", "retrain channel history 1", "retrain workspace record 1", "retrain stage run 1"
+]
 
 
 class UntrustedError(InputError):
@@ -147,9 +149,11 @@ def read_signing_key(path: Path) -> SigningKey:
     Raises:
         InputError: The file is missing, readable by others, or not such a key.
     """
-    body = _read(path)
-    if stat.S_IMODE(path.stat().st_mode) & (stat.S_IRWXG | stat.S_IRWXO):
+    body, status = _read(path), path.stat()
+    if stat.S_IMODE(status.st_mode) & (stat.S_IRWXG | stat.S_IRWXO):
         raise InputError(f"{path} can be read by other users; make it private with: chmod 600 {path}")
+    if status.st_uid not in (0, os.geteuid()):
+        raise InputError(f"{path} belongs to another user, who could put a key of his own there")
     try:
         key = load_pem_private_key(body, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
@@ -177,9 +181,14 @@ def read_trusted_keys(path: Path) -> TrustedKeys:
 
 
 def configured_trust() -> TrustedKeys | None:
-    """Return the keys of the file that RETRAIN_TRUSTED_KEY names, or nothing where the variable is not set."""
-    path = os.environ.get(TRUSTED_KEY)
-    return read_trusted_keys(Path(path)) if path else None
+    """Return the keys of the file that RETRAIN_TRUSTED_KEY names, else the own one of whoever signs, or nothing.
+
+    A publisher who believed what nobody signed would put his name to it with his next signature.
+    """
+    if path := os.environ.get(TRUSTED_KEY):
+        return read_trusted_keys(Path(path))
+    own = os.environ.get(SIGNING_KEY)
+    return read_signing_key(Path(own)).trusted if own else None
 
 
 def _read(path: Path) -> bytes:
