@@ -9,6 +9,7 @@ import prefect
 from prefect.logging.configuration import setup_logging
 
 from flows.stages import parse_progress
+from tasks.errors import printable
 
 RUNS = ("prefect.flow_runs", "prefect.task_runs")
 ENGINE = str(Path(prefect.__file__).parent)
@@ -26,7 +27,7 @@ class StageConsole(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print a record; a share of work takes the place of the last one on a terminal."""
-        message = record.getMessage()
+        message = printable(record.getMessage())
         if record.name.startswith(RUNS) and record.pathname.startswith(ENGINE) and "Retry" not in message:
             return
         text = f"{getattr(record, 'task_run_name', None) or '':<{NAME_WIDTH}} {message}"

@@ -98,11 +98,17 @@ def put_back(folder: Path, say: Callable[[str], None]) -> None:
     path, journal = folder / PARAMS_FILE, folder / JOURNAL
     if not journal.exists():
         return
-    note = read_json(journal)
+    try:
+        note = read_json(journal)
+        before, written = str(note["before"]), str(note["written"])
+    except (ValueError, KeyError, TypeError):
+        say(f"{journal} is not what a run writes there: {path} stays as it is")
+        journal.unlink()
+        return
     present = path.read_bytes().decode(errors="replace") if path.exists() else ""
-    if _digest(present) == note["written"]:
-        write_text(path, note["before"])
-    elif present != note["before"]:
+    if _digest(present) == written:
+        write_text(path, before)
+    elif present != before:
         say(f"{path} was edited since a run set its overrides there: it stays as it is")
     journal.unlink()
 

@@ -42,7 +42,7 @@ def _classes(path: Path) -> Iterator[str]:
         return
     classes = sorted(read_json(path).items(), key=lambda item: item[1]["recall"])
     rows = [
-        (name, f"{row['images']:,}", *(f"{row[score]:.1%}" for score in ("precision", "recall", "f1")))
+        (plain_text(name), f"{row['images']:,}", *(f"{row[score]:.1%}" for score in ("precision", "recall", "f1")))
         for name, row in classes[:SHOWN_CLASSES]
     ]
     more = len(classes) - len(rows)
@@ -55,7 +55,7 @@ def _confusions(path: Path) -> Iterator[str]:
     if not path.exists():
         return
     with path.open(encoding="utf-8", newline="") as stream:
-        counts = Counter((row["actual"], row["predicted"]) for row in csv.DictReader(stream))
+        counts = Counter((plain_text(row["actual"]), plain_text(row["predicted"])) for row in csv.DictReader(stream))
     yield from ("", "## What is taken for what", "")
     names = list(dict.fromkeys(sorted(name for pair in counts for name in pair)))
     if len(names) <= MATRIX_CLASSES:
@@ -69,4 +69,9 @@ def _confusions(path: Path) -> Iterator[str]:
 
 def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
     for cells in (titles, ["---"] * len(titles), *rows):
-        yield f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |"
+        yield f"| {' | '.join(cells)} |"
+
+
+def plain_text(name: str) -> str:
+    """Return a name, which may come from a stranger's archive, as text that Markdown and HTML leave alone."""
+    return "".join(letter if letter.isalnum() or letter in " .,-" else f"&#{ord(letter)};" for letter in name)

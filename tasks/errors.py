@@ -31,6 +31,11 @@ def without_credentials(text: str) -> str:
     return re.sub(r"\?\S+", "?…", re.sub(r"://.*@", "://…@", text, flags=re.DOTALL))
 
 
+def printable(text: str) -> str:
+    """Return a text without what a terminal would obey: each control character is a question mark, but line ends."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)
+
+
 def run_command(name: str, command: Callable[[], None]) -> None:
     """Run a command's body; end the process with one sentence on stderr where it fails for a reason from outside.
 
@@ -46,10 +51,10 @@ def run_command(name: str, command: Callable[[], None]) -> None:
     try:
         command()
     except OutageError as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        print(printable(f"{name}: {error}"), file=sys.stderr)
         raise SystemExit(OUTAGE_STATUS) from error
     except InputError as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        print(printable(f"{name}: {error}"), file=sys.stderr)
         raise SystemExit(BAD_INPUT_STATUS) from error
     except ResumableError as error:
         print(f"{name}: {error}", file=sys.stderr)
@@ -58,7 +63,7 @@ def run_command(name: str, command: Callable[[], None]) -> None:
         if error.errno is None:
             raise
         where = f" ({error.filename})" if error.filename else ""
-        print(f"{name}: {error.strerror or error}{where}", file=sys.stderr)
+        print(printable(f"{name}: {error.strerror or error}{where}"), file=sys.stderr)
         raise SystemExit(BAD_INPUT_STATUS) from error
     except KeyboardInterrupt as error:
         print(f"{name}: interrupted", file=sys.stderr)

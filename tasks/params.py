@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
 
 from tasks.errors import InputError, without_credentials
@@ -18,6 +18,15 @@ PARAMS_FILE = Path("params.yaml")
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+def _without_dots(value: str) -> str:
+    """Refuse `.` and `..`, which some stores take literally, some resolve, and some refuse."""
+    if {".", ".."} & set(value.split("/")):
+        raise ValueError(f"{value!r} has a part that is . or ..")
+    return value
+
+
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 DEVICES = re.compile(r"auto|cpu:[1-9]\d*|gpu:\d+(,\d+)*")
 
@@ -120,7 +129,12 @@ class TrainParams(Section):
     checkpoint_every_seconds: Annotated[float, Field(gt=0)] = 60
     checkpoint_every_steps: Positive | None = None
     checkpoint_remote: (
-        Annotated[str, Field(pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._-]+)+$")] | None
+        Annotated[
+            str,
+            Field(pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._-]+)+$"),
+            AfterValidator(_without_dots),
+        ]
+        | None
     ) = None
 
     @field_validator("devices")
@@ -170,7 +184,7 @@ class PublishParams(Section):
     """
 
     bucket: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")]
-    prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$")]
+    prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$"), AfterValidator(_without_dots)]
     minimum_top1: Share = 0.0
     significance: Fraction = 0.05
     tolerance_top1: Share = 0.005

@@ -21,7 +21,7 @@ import numpy as np
 from tasks.classifier import Classifier, Probabilities, Signer, load_champion, load_local
 from tasks.data.arrays import Images
 from tasks.data.images import decode_image
-from tasks.errors import InputError, run_command
+from tasks.errors import InputError, printable, run_command
 from tasks.files import replaced_file
 from tasks.progress import format_bytes
 from tasks.signing import add_trust_options, chosen_trust
@@ -88,9 +88,9 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
 def _print_top(classifier: Classifier, predictions: Iterable[Prediction], count: int) -> None:
     width = max(map(len, classifier.labels))
     for prediction in predictions:
-        print(prediction.image)
+        print(printable(str(prediction.image)))
         for label, probability in prediction.top(classifier.labels, count):
-            print(f"  {label:<{width}}  {100 * probability:6.2f} %")
+            print(f"  {printable(label):<{width}}  {100 * probability:6.2f} %")
 
 
 def _print_json(classifier: Classifier, predictions: Iterable[Prediction], count: int) -> None:

@@ -61,6 +61,7 @@ class Gatekeeper:
         answer: Has a champion that was measured on another test set answer the present one; float32 (N, C). Raises
             CannotAnswerError.
         examiner: Says whether the files in the bucket answer as recorded; reload_in_clean_process if not given.
+        is_ours: Whether this workspace made the release, so that its SavedModel may be run.
         heeds_history: Whether a release that was champion and lost its place is refused.
         verdict: By which it was last decided whether the release becomes champion.
     """
@@ -73,6 +74,7 @@ class Gatekeeper:
     answer: Callable[[Manifest], Probabilities] = no_answers
     examiner: Examiner | None = None
     heeds_history: bool = True
+    is_ours: bool = False
     verdict: Verdict | None = None
     _examined: dict[str, tuple[Finding, ...]] = field(default_factory=dict, init=False)  # by the folder of the files
     _opponents: dict[str, Opponent] = field(default_factory=dict, init=False)
@@ -107,8 +109,11 @@ class Gatekeeper:
         """Return what the rules `reloads` and `serves` say of the files in the bucket; raises like complete."""
         if manifest.tree not in self._examined:
             allowed = self.params.publish.largest_answer_difference
-            examiner = self.examiner or reload_in_clean_process
-            self._examined[manifest.tree] = examiner(self.bucket, manifest, allowed)
+            if self.examiner is not None:
+                found = self.examiner(self.bucket, manifest, allowed)
+            else:
+                found = reload_in_clean_process(self.bucket, manifest, allowed, is_ours=self.is_ours)
+            self._examined[manifest.tree] = found
         return self._examined[manifest.tree]
 
     def _opponent(self, champion: Manifest | None) -> Opponent:

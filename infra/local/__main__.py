@@ -77,7 +77,8 @@ class Stack:
     def status(self) -> None:
         """Say what runs, and where."""
         store = f"{self.object_store.endpoint} (S3)" if self.object_store.is_running() else ""
-        prefect = self.prefect.url if self.prefect.is_running() else ""
+        password = self.prefect.password_file.relative_to(Path.cwd())
+        prefect = f"{self.prefect.url} (its UI asks for what is in {password})" if self.prefect.is_running() else ""
         worker = f"work pool {WORK_POOL}" if self.worker.is_running() else ""
         supervisor = "starts again what dies" if self.supervisor.process.lives() else ""
         servers = (("object store", store), ("Prefect", prefect), ("worker", worker), ("supervisor", supervisor))

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from infra.local.process import LOOPBACK, BackgroundProcess, free_ports, is_free, locked
-from infra.local.secrets import KeyPair, generate_key_pair, write_private_text
+from infra.local.secrets import KeyPair, generate_key_pair, private_folder, write_private_text
 from tasks.errors import InputError
 from tasks.files import read_json, write_json
 from tasks.storage.client import connect, error_code, storage_errors
@@ -93,8 +93,8 @@ class ObjectStore:
         Raises:
             InputError: `weed` is not installed, or the server does not come up; the text quotes its last words.
         """
-        self._home.mkdir(parents=True, exist_ok=True)
-        self._home.chmod(0o700)
+        private_folder(self._home.parent)
+        private_folder(self._home)
         with locked(self._home / "lock"):
             if not self.is_running():
                 self.process.stop()

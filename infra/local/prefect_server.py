@@ -1,31 +1,41 @@
 """A Prefect server with its UI on this machine, on loopback only, its database (SQLite) in one folder."""
 
-import json
 import os
+import secrets
 import sys
 import time
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
 from infra.automations import HEARTBEAT_SECONDS
 from infra.local.process import LOOPBACK, BackgroundProcess, free_port, locked
+from infra.local.secrets import private_folder, write_private_text
+from infra.prefect_api import PrefectAPI
 from tasks.errors import InputError
 from tasks.files import read_json, write_json
 
 DEFAULT_FOLDER = Path(".local")
 USUAL_PORT = 4200
+LOGIN_FILE = "password"
 START_SECONDS = 300.0  # the first start creates the database; a machine that trains takes its time
 START_ATTEMPTS = 3
 POLL_SECONDS = 0.2
 
 
 def prefect_environment(folder: Path = DEFAULT_FOLDER) -> dict[str, str]:
-    """Return the variables that keep Prefect's files in `folder` and Prefect silent about its users and itself."""
+    """Return the variables that keep Prefect's files in `folder` and Prefect silent about its users and itself.
+
+    Who may start a run can run any command as its worker: so the server asks for a password, of other users of the
+    machine and of web pages that reach loopback through a browser. It is in `folder/prefect/password`.
+    """
     home = folder.absolute() / "prefect"
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)  # a run's own server starts in it and makes it too late
+    private_folder(folder)
+    private_folder(home)  # a run's own server starts in it and makes it too late
+    password = _password(home)
     return {
         "PREFECT_HOME": str(home),
+        "PREFECT_API_AUTH_STRING": password,
+        "PREFECT_SERVER_API_AUTH_STRING": password,
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "DO_NOT_TRACK": "1",
@@ -35,6 +45,16 @@ def prefect_environment(folder: Path = DEFAULT_FOLDER) -> dict[str, str]:
         # A machine that trains at the same time needs more than Prefect's 20 seconds to start a run's own server.
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     }
+
+
+def _password(home: Path) -> str:
+    """Return the server's user and password, made once."""
+    path = home / LOGIN_FILE
+    if not path.exists():
+        with locked(home / "password.lock"):
+            if not path.exists():
+                write_private_text(path, f"retrain:{secrets.token_urlsafe(24)}")
+    return path.read_text(encoding="utf-8").strip()
 
 
 class PrefectServer:
@@ -59,6 +79,11 @@ class PrefectServer:
         return f"http://{LOOPBACK}:{read_json(self._port)}"
 
     @property
+    def password_file(self) -> Path:
+        """Holds the user and the password that the UI asks for, as `user:password`."""
+        return self._home / LOGIN_FILE
+
+    @property
     def environment(self) -> dict[str, str]:
         """The variables with which `prefect` and flows reach this server."""
         return prefect_environment(self.folder) | {"PREFECT_API_URL": f"{self.url}/api"}
@@ -76,8 +101,8 @@ class PrefectServer:
         Raises:
             InputError: It does not come up; the text quotes its last words.
         """
-        self._home.mkdir(parents=True, exist_ok=True)
-        self._home.chmod(0o700)
+        private_folder(self.folder)
+        private_folder(self._home)
         with locked(self._home / "server.lock"):
             if self.is_running():
                 return False
@@ -116,9 +141,9 @@ class PrefectServer:
     def _answers(self) -> bool:
         """Return whether the server at the address is the one of our folder; another may be there."""
         try:
-            with urllib.request.urlopen(f"{self.url}/api/admin/settings", timeout=5) as answer:  # noqa: S310 - loopback
-                return bool(json.load(answer)["home"] == str(self._home))
-        except (OSError, ValueError, KeyError, TypeError):  # URLError and TimeoutError are OSErrors
+            settings = PrefectAPI.from_environment(self.environment).get("admin/settings")
+            return bool(settings["home"] == str(self._home))
+        except (InputError, KeyError, TypeError):  # another server refuses our password
             return False
 
 

@@ -26,6 +26,12 @@ def generate_key_pair() -> KeyPair:
     return KeyPair(access_key="LOCAL" + secrets.token_hex(8).upper()[:15], secret_key=secrets.token_hex(20))
 
 
+def private_folder(path: Path) -> None:
+    """Make a folder that only its owner may enter, or make of one that is there such a one."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.chmod(0o700)
+
+
 def write_private_text(path: Path, text: str) -> None:
     """Write a file that never, not even for an instant, can be read by others: mode 600 before the first byte."""
     with replaced_file(path) as temporary:

@@ -80,6 +80,8 @@ def _entry(parts: Parts, name: str, has_splits: bool) -> Entry | None:
     if len(parts) != depth or (has_splits and split is None) or (not has_splits and parts[0] in SPLIT_FOLDERS):
         wanted = "<split>/<class>/<image>" if has_splits else "<class>/<image>"
         raise InputError(f"the archive's file {name!r} does not lie in {wanted} like the others")
+    if not parts[-2].isprintable():  # a terminal would obey it, wherever the class is named
+        raise InputError(f"the archive's class folder {parts[-2]!r} has a character that cannot be printed")
     return Entry(name, split, parts[-2])
 
 

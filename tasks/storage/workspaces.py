@@ -1,10 +1,13 @@
 """What stood in the workspace in which a release was made: `workspaces/<id>.json`, for `registry checkout`.
 
 A manifest records dvc.lock before the stage publish ends, without that stage's own entry, and of params.yaml the values
-alone. Here both stand as they were. The record is not signed: it is believed only where it says what the manifest says.
+alone. Here both stand as they were. The record is believed only where it says what the manifest says, where dvc.lock
+names nothing outside the workspace, and, where a bucket is asked for signatures, where a trusted key signed it.
 """
 
-from pathlib import Path
+import hashlib
+import re
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -13,8 +16,10 @@ from tasks.errors import InputError
 from tasks.params import parse_params, read_yaml
 from tasks.storage.bucket import Bucket, ConflictError
 from tasks.storage.manifest import Manifest
+from tasks.storage.signatures import Signature, Statement, signing_key
 
 FOLDER = "workspaces"
+LOCKED = {"path", "hash", "md5", "size", "nfiles", "isexec"}
 PUBLISH = "publish"  # the stage whose entry a manifest's dvc.lock cannot have
 
 
@@ -24,12 +29,19 @@ class WorkspaceRecord(BaseModel):
     Attributes:
         params: params.yaml.
         lock: dvc.lock.
+        signature: Of both and the release's id, where its publisher signs.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     params: str
     lock: str
+    signature: Signature | None = None
+
+    def statement(self, bucket: Bucket, release: Manifest) -> Statement:
+        """Return what its signature is of."""
+        digests = {name: hashlib.sha256(getattr(self, name).encode()).hexdigest() for name in ("params", "lock")}
+        return Statement("retrain workspace record 1", bucket.place, {"release": release.id, **digests})
 
 
 def record_workspace(bucket: Bucket, release: Manifest, root: Path) -> bool:
@@ -44,6 +56,8 @@ def record_workspace(bucket: Bucket, release: Manifest, root: Path) -> bool:
         return False  # published without DVC
     if not agrees(record, release):
         return False
+    if (key := signing_key(bucket.trust)) is not None:
+        record = record.model_copy(update={"signature": key.sign(record.statement(bucket, release))})
     try:
         bucket.write(_key(release), record.model_dump_json().encode(), replacing=None)
     except ConflictError:
@@ -64,6 +78,8 @@ def read_workspace(bucket: Bucket, release: Manifest) -> WorkspaceRecord | None:
         record = WorkspaceRecord.model_validate_json(stored.body)
     except ValidationError as error:
         raise InputError(f"{bucket.uri(_key(release))} is not what a publisher writes") from error
+    if bucket.trust is not None:
+        bucket.trust.check(record.signature, record.statement(bucket, release), bucket.uri(_key(release)))
     if not agrees(record, release):
         raise InputError(f"{bucket.uri(_key(release))} does not say what the manifest of release {release.id} says")
     return record
@@ -76,7 +92,27 @@ def agrees(record: WorkspaceRecord, release: Manifest) -> bool:
         lock = read_yaml(record.lock, "dvc.lock")
     except InputError:
         return False
-    return params.used() == release.parameters and without_publish(lock) == release.dvc_lock
+    return params.used() == release.parameters and without_publish(lock) == release.dvc_lock and _stays_inside(lock)
+
+
+def _stays_inside(lock: Any) -> bool:
+    """Return whether each dependency and output of a dvc.lock is a path in the workspace and a hash, and no more.
+
+    An entry may else list files of its own, `../` and all, and `dvc pull` would write them.
+    """
+    try:
+        entries = [
+            entry for stage in lock["stages"].values() for kind in ("deps", "outs") for entry in stage.get(kind, [])
+        ]
+        return all(
+            entry.keys() <= LOCKED
+            and re.fullmatch(r"[0-9a-f]{32}(\.dir)?", entry["md5"]) is not None
+            and not PurePosixPath(entry["path"]).is_absolute()
+            and ".." not in PurePosixPath(entry["path"]).parts
+            for entry in entries
+        )
+    except (KeyError, TypeError, AttributeError):
+        return False
 
 
 def without_publish(lock: Any) -> Any:

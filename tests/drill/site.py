@@ -86,6 +86,7 @@ class Site:
         self.command(sys.executable, "-m", "infra.local", "up")
         lines = self.command(sys.executable, "-m", "infra.local", "env").splitlines()
         self.environment |= dict(shlex.split(line.removeprefix("export "))[0].split("=", 1) for line in lines)
+        prefect_api.know(self.environment)
 
     def deploy(self) -> None:
         """Register the deployment, as `make deploy` does."""

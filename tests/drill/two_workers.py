@@ -45,6 +45,7 @@ class Season:
         self.server.start()
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "PREFECT"))}
         self.environment = clean | self.store.environment | self.server.environment
+        prefect_api.know(self.environment)
         self.workers = [
             WorkerElsewhere(name, folder / name, image, "retrain", self.environment) for name in ("keeps", "loses")
         ]

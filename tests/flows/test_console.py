@@ -28,6 +28,10 @@ def test_lines_stand_under_their_stages_name() -> None:
     assert shown(io.StringIO(), "[ 10.0%] step 1", "done") == "train      [ 10.0%] step 1\ntrain      done\n"
 
 
+def test_a_terminal_obeys_no_line_of_a_stage() -> None:
+    assert shown(io.StringIO(), "class \x1b]0;owned\x07") == "train      class ?]0;owned?\n"
+
+
 def test_progress_is_rewritten_on_a_terminal() -> None:
     text = shown(Terminal(), "[ 10.0%] step 1", "[ 20.0%] step 2", "done")
     assert text.count("\n") == 2

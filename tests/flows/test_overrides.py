@@ -178,6 +178,17 @@ def test_after_a_killed_run_an_edit_or_a_checkout_stays(params: Path, edited: bo
     assert not (params.parent / JOURNAL).exists()
 
 
+@pytest.mark.parametrize("text", ["{}", "[1]", '{"before": ', ""])
+def test_a_journal_that_no_run_wrote_stops_no_run(params: Path, text: str) -> None:
+    before, said = params.read_bytes(), list[str]()
+    journal = params.parent / JOURNAL
+    journal.parent.mkdir(parents=True)
+    journal.write_text(text)
+    put_back(params.parent, said.append)
+    assert said == [f"{journal} is not what a run writes there: {params} stays as it is"]
+    assert (params.read_bytes(), journal.exists()) == (before, False)
+
+
 def test_a_bad_override_leaves_no_journal(params: Path) -> None:
     before = params.read_bytes()
     with pytest.raises(InputError), overridden({"train.recipy": "x"}, params.parent, print):

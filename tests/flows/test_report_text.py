@@ -44,6 +44,14 @@ def test_weakest_class_first_and_a_name_breaks_no_table(folder: Path) -> None:
     ]
 
 
+def test_a_name_is_text_and_no_markup(folder: Path) -> None:
+    write_evaluation(folder, [("<img src=x onerror=a>", "[x](javascript:a)"), ("cat", "*b*")])
+    text = report_text(METRICS, {}, folder)
+    assert not any(markup in text for markup in ("<img", "[x]", "*b*"))
+    assert "&#60;img src&#61;x onerror&#61;a&#62;" in text
+    assert "&#91;x&#93;&#40;javascript&#58;a&#41;" in text
+
+
 def test_few_classes_have_a_matrix(folder: Path) -> None:
     text = report_text(METRICS, {}, folder)
     assert (

@@ -17,7 +17,7 @@ from infra.automations import HEARTBEAT_SECONDS, automations
 from infra.hosts.place import PORT
 from infra.local.prefect_server import PrefectServer
 from tests.fixtures.kubernetes_objects import FOLDER, ROOT, read_objects
-from tests.fixtures.prefect_api import ask
+from tests.fixtures.prefect_api import ask, know
 
 JOBS = FOLDER / "jobs"
 OBJECTS = read_objects(JOBS)
@@ -30,6 +30,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
     """A Prefect server with the pool and the deployment, made by the commands of the README."""
     started = PrefectServer(tmp_path_factory.mktemp("jobs"))
     started.start()
+    know(started.environment)
     try:
         environment = os.environ | started.environment
         environment |= {"RETRAIN_REPOSITORY": "https://git.example.com/retrain.git", "RETRAIN_BRANCH": "main"}
@@ -55,15 +56,16 @@ def rendered(server: PrefectServer, job_variables: dict[str, Any]) -> dict[str, 
     api = server.environment["PREFECT_API_URL"]
     deployment = ask(api, "deployments/name/retrain/retrain-job")
     run = ask(api, f"deployments/{deployment['id']}/create_flow_run", {"job_variables": job_variables})
-    return asyncio.run(_rendered(api, UUID(run["id"])))
+    return asyncio.run(_rendered(server, UUID(run["id"])))
 
 
-async def _rendered(api: str, run_id: UUID) -> dict[str, Any]:
+async def _rendered(server: PrefectServer, run_id: UUID) -> dict[str, Any]:
     from prefect.client.orchestration import get_client  # noqa: PLC0415 - Prefect takes seconds to import
-    from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: PLC0415
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings  # noqa: PLC0415
     from prefect_kubernetes.worker import KubernetesWorkerJobConfiguration  # noqa: PLC0415
 
-    with temporary_settings({PREFECT_API_URL: api}):
+    settings = {name: server.environment[name.name] for name in (PREFECT_API_URL, PREFECT_API_AUTH_STRING)}
+    with temporary_settings(settings):
         async with get_client() as client:
             run = await client.read_flow_run(run_id)
             assert run.deployment_id

@@ -9,8 +9,10 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from infra.left_behind import WORKER, processes_with
 from infra.local.prefect_server import PrefectServer
 from infra.local.process import BackgroundProcess, free_port, is_free
 from infra.local.worker import NAME
+from infra.prefect_api import PrefectAPI
 from infra.process_group import birth_of
 from tests.fixtures.dvc_project import REPOSITORY
 
@@ -178,8 +181,22 @@ def test_ui_is_served_and_nothing_counts_its_users(stack: Path) -> None:
     address = variables(stack)["PREFECT_API_URL"].removesuffix("/api")
     with urllib.request.urlopen(address) as answer:  # noqa: S310
         assert b"<title>" in answer.read()
-    with urllib.request.urlopen(f"{address}/api/admin/settings") as answer:  # noqa: S310
-        assert json.load(answer)["server"]["analytics_enabled"] is False
+    settings = PrefectAPI.from_environment(variables(stack)).get("admin/settings")
+    assert settings["server"]["analytics_enabled"] is False
+
+
+def test_prefect_asks_for_a_password_that_only_the_owner_can_read(stack: Path) -> None:
+    found = variables(stack)
+    question = urllib.request.Request(f"{found['PREFECT_API_URL']}/deployments/filter", b"{}", method="POST")  # noqa: S310
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(question)  # noqa: S310
+    assert refused.value.code == HTTPStatus.UNAUTHORIZED
+    password = stack / ".local/prefect/password"
+    assert password.read_text() == found["PREFECT_API_AUTH_STRING"]
+    modes = {
+        path.relative_to(stack).as_posix(): oct(path.stat().st_mode & 0o777) for path in (stack / ".local", password)
+    }
+    assert modes == {".local": "0o700", ".local/prefect/password": "0o600"}
 
 
 def test_everything_listens_on_loopback_only(stack: Path) -> None:

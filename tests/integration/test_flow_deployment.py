@@ -78,6 +78,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
         local.infra_local("up")
         lines = local.infra_local("env").splitlines()
         local.environment |= dict(shlex.split(line.removeprefix("export "))[0].split("=", 1) for line in lines)
+        prefect_api.know(local.environment)
         local.command(*PREFECT, "deploy", "--all")
         yield local
     finally:

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,12 @@ from flows.stages import run_stage
 from infra.local.object_store import ObjectStore
 from tasks.checkout import checkout
 from tasks.errors import InputError
-from tasks.params import load_params
+from tasks.params import load_params, read_yaml
+from tasks.signing import generate_key
 from tasks.storage.lineage import dvc_lock, git_state
 from tasks.storage.manifest import Manifest
 from tasks.storage.releases import publish_release
+from tasks.storage.signatures import SIGNING_KEY, UntrustedError, read_signing_key
 from tasks.storage.workspaces import read_workspace, record_workspace
 from tests.fixtures.answered import answered_release
 from tests.fixtures.buckets import new_bucket
@@ -131,6 +134,36 @@ def test_a_record_of_another_release_is_not_believed(made: Made, tmp_path: Path)
     made.bucket.write(f"workspaces/{'0' * 16}.json", json.dumps({"params": ""}).encode(), replacing=None)
     with pytest.raises(InputError, match="is not what a publisher writes"):
         checkout(made.bucket, other.model_copy(update={"id": "0" * 16}), made.project)
+
+
+def test_a_record_that_lists_files_of_its_own_is_not_believed(made: Made) -> None:
+    record_workspace(made.bucket, made.release, made.project)
+    key = f"workspaces/{made.release.id}.json"
+    stored = made.bucket.read(key)
+    assert stored is not None
+    record = json.loads(stored.body)
+    lock = read_yaml(record["lock"], "dvc.lock")
+    lock["stages"]["publish"]["outs"] = [{"path": "release", "files": [{"relpath": "../outside", "md5": "0" * 32}]}]
+    made.bucket.write(key, json.dumps({**record, "lock": json.dumps(lock)}).encode(), replacing=stored)
+    with pytest.raises(InputError, match="does not say what the manifest of release"):
+        checkout(made.bucket, made.release, made.clone("laptop"))
+
+
+def test_where_signatures_are_asked_for_an_unsigned_record_is_not_believed(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record_workspace(made.bucket, made.release, made.project)
+    generate_key(tmp_path / "release.key")
+    key = read_signing_key(tmp_path / "release.key")
+    signed = replace(made.bucket, trust=key.trusted)
+    with pytest.raises(UntrustedError, match="is not signed"):
+        read_workspace(signed, made.release)
+    made.bucket.client.delete_object(
+        Bucket=made.bucket.name, Key=f"{made.bucket.prefix}/workspaces/{made.release.id}.json"
+    )
+    monkeypatch.setenv(SIGNING_KEY, str(tmp_path / "release.key"))
+    assert record_workspace(signed, made.release, made.project)
+    assert read_workspace(signed, made.release) is not None
 
 
 def test_a_folder_without_git_is_refused(made: Made, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from tasks.storage.bucket import Bucket
 from tasks.storage.manifest import Manifest
 from tasks.storage.pointers import read_pointer, resolve
 from tasks.storage.releases import list_releases, pull_release
+from tasks.storage.signatures import TrustedKeys
 from tests.fixtures.published import PARAMS_FILE, RIGHT, Published, Workspace, channels, rules
 from tests.fixtures.stages import CLASSES, SIZE
 
@@ -62,7 +64,10 @@ def test_a_release_holds_all_that_was_made_and_where_it_comes_from(
 def test_what_the_publication_did_not_examine_is_examined_by_the_offer(workspace: Workspace) -> None:
     unexamined = resolve(workspace.bucket, "champion").model_copy(update={"verdict": ()})
     found = examined(workspace.bucket, unexamined, 1e-5)
-    assert {finding.rule: finding.passed for finding in found} == {"reloads": True, "serves": True}
+    assert {finding.rule: finding.passed for finding in found} == {"reloads": True, "serves": False}
+    assert found[1].sentence.startswith("saved_model/1 is not known to answer: it is a program, and no trusted key")
+    signed = replace(workspace.bucket, trust=TrustedKeys({}))  # a reader of it has checked who signed the manifest
+    assert all(finding.passed for finding in examined(signed, unexamined, 1e-5))
 
 
 def test_the_verdict_lists_every_rule_with_its_figures(published: Published, workspace: Workspace) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from tasks import reload as module
 from tasks.errors import OutageError
-from tasks.reload import checked_positions, choose_checked_images, reload_in_clean_process, reloads, serves
+from tasks.reload import as_recorded, checked_positions, choose_checked_images, reload_in_clean_process, reloads, serves
 from tasks.storage.pointers import resolve
 from tasks.storage.releases import pull_release
 from tests.fixtures.published import PARAMS_FILE, Workspace
@@ -116,10 +116,14 @@ def test_a_store_in_trouble_is_an_error_and_no_finding(workspace: Workspace, mon
             reload_in_clean_process(bucket, manifest, ALLOWED)
 
 
-def test_anybody_can_check_a_release(workspace: Workspace) -> None:
+@pytest.mark.parametrize("runs", [False, True])
+def test_anybody_can_check_a_release_and_runs_its_saved_model_only_if_he_says_so(
+    workspace: Workspace, runs: bool
+) -> None:
     shutil.copy(PARAMS_FILE, "params.yaml")
+    option = ["--run-saved-model"] if runs else []
     done = subprocess.run(
-        [sys.executable, "-m", "tasks.reload", "champion", "--prefix", workspace.prefix],
+        [sys.executable, "-m", "tasks.reload", "champion", "--prefix", workspace.prefix, *option],
         env={**os.environ, "PYTHONPATH": str(PARAMS_FILE.parent)},
         capture_output=True,
         text=True,
@@ -129,3 +133,11 @@ def test_anybody_can_check_a_release(workspace: Workspace) -> None:
     first, second = done.stdout.splitlines()
     assert first.startswith("✓ model.keras reproduces the recorded answers to 16 test images")
     assert second.startswith("✓ saved_model/1's serving_default reproduces")
+    assert ("no trusted key signed it, so it was not run now" in second) is not runs
+
+
+def test_what_a_publisher_recorded_counts_up_to_the_difference_that_is_allowed(workspace: Workspace) -> None:
+    champion = resolve(workspace.bucket, "champion")
+    assert as_recorded(champion, ALLOWED).passed
+    assert not as_recorded(champion, -1.0).passed
+    assert not as_recorded(champion.model_copy(update={"verdict": ()}), ALLOWED).passed

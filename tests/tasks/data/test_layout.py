@@ -55,6 +55,7 @@ def test_clutter_is_ignored() -> None:
         (("train/a/1.png", "train/b/1.png", "extra/c/1.png"), (), "'extra/c/1.png' does not lie in <split>"),
         (("a/1.png", "b/deep/1.png"), (), "'b/deep/1.png' does not lie in <class>/<image>"),
         (("train/1.png", "test/1.png"), (), "does not lie in <class>/<image>"),
+        (("a/1.png", "\x1b[31mred/1.png"), (), r"class folder '\x1b[31mred' has a character that cannot be printed"),
         (("train/a/1.png", "train/b/1.png", "val/a/1.png", "validation/a/1.png"), (), "both the folders 'val'"),
     ],
 )

@@ -99,6 +99,8 @@ def test_the_environment_names_the_keys(
 ) -> None:
     for name, value in object_store.environment.items():
         monkeypatch.setenv(name, value)
+    assert configured_trust() == key.trusted  # who signs and names none trusts his own
+    monkeypatch.delenv(SIGNING_KEY)
     assert configured_trust() is None
     assert configured_bucket("retrain", "models").trust is None
     monkeypatch.setenv(TRUSTED_KEY, f"{key_file}.pub")
