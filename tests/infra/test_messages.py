@@ -36,7 +36,7 @@ PAYLOAD = {
 @pytest.fixture
 def api(prefect_server: PrefectServer) -> Iterator[PrefectAPI]:
     """Yield the server's API; the automations of the test are removed afterwards."""
-    api = PrefectAPI(f"{prefect_server.url}/api")
+    api = PrefectAPI.from_environment(prefect_server.environment)
     yield api
     for automation in api.post("automations/filter", {}):
         api.ask("DELETE", f"automations/{automation['id']}")
@@ -133,9 +133,14 @@ def test_a_block_that_cannot_send_is_refused_in_a_sentence(api: PrefectAPI) -> N
 
 
 def test_the_command_says_who_is_told(
-    api: PrefectAPI, message_sink: MessageSink, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    api: PrefectAPI,
+    prefect_server: PrefectServer,
+    message_sink: MessageSink,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setenv("PREFECT_API_URL", api.url)
+    for name in ("PREFECT_API_URL", "PREFECT_API_AUTH_STRING"):
+        monkeypatch.setenv(name, prefect_server.environment[name])
     main()
     assert "nobody is told of failures: RETRAIN_NOTIFY_BLOCK=slack-webhook/NAME" in capsys.readouterr().out
     assert "retrain: no success" not in str(api.post("automations/filter", {}))

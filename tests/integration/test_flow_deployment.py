@@ -129,7 +129,7 @@ def test_schedule_fires_and_what_waits_starts_in_the_order_of_its_dates(stack: L
     (stack.folder / "make.py").write_text(
         "import pathlib, time\nwhile not pathlib.Path('go').exists():\n    time.sleep(0.1)\n" + script
     )
-    api, deployment = PrefectAPI(stack.api), stack.deployment()
+    api, deployment = PrefectAPI.from_environment(stack.environment), stack.deployment()
     first = stack.trigger()
     stack.wait_for(first, "Running")
     (schedule,) = api.post(

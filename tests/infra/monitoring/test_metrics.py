@@ -52,7 +52,7 @@ def test_the_file_is_where_the_variable_says() -> None:
 def test_endpoint_shows_the_last_run_and_the_queue(prefect_server: PrefectServer, tmp_path: Path) -> None:
     path, port = tmp_path / "retrain.prom", free_port()
     write_samples(SAMPLES, path)
-    api = PrefectAPI(f"{prefect_server.url}/api")
+    api = PrefectAPI.from_environment(prefect_server.environment)
     stop = serve(str(port), api, path)
     try:
         before = scrape(port)
