@@ -57,20 +57,20 @@ def _start_prefect() -> None:
     Prefect's own temporary server would get the terminal's Ctrl-C too, and the run could no longer report its end.
     """
     server = PrefectServer()
-    imported_for: list[str] = []
 
     def import_meanwhile() -> None:
         atexit.register(_stop_prefect, server)  # before Prefect is imported, so after it has sent its last records
         os.environ.update(server.environment)
-        imported_for.append(server.url)
         importlib.import_module("flows.retrain")
         for name in NEEDED_LATER:
             importlib.import_module(name)
 
-    server.start(import_meanwhile)
+    started = server.start(import_meanwhile)
     os.environ.update(server.environment)
-    if imported_for and imported_for[0] != server.url:
-        raise OutageError("another program took the Prefect server's port in the second in which it started; try again")
+    if started:  # at another address, where another server took the port while it started
+        from prefect.context import refresh_global_settings_context  # noqa: PLC0415
+
+        refresh_global_settings_context()
 
 
 def _stop_prefect(server: PrefectServer) -> None:

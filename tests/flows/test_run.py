@@ -38,6 +38,37 @@ def test_bad_setting_is_one_sentence_before_anything_starts(tmp_path: Path, word
     assert (tmp_path / "params.yaml").read_bytes() == before
 
 
+# The port that is chosen first is taken, as by another server that starts at the same time.
+SERVER_ON_ANOTHER_PORT = """
+import socket
+from infra.local import prefect_server
+from infra.local.process import free_port
+with socket.create_server(("127.0.0.1", 0)) as taken:
+    ports = iter([taken.getsockname()[1], free_port()])
+    prefect_server.free_port = lambda *_: next(ports)
+    from flows.run import _start_prefect
+    _start_prefect()
+from prefect import flow
+from prefect.settings import get_current_settings
+flow(lambda: None, name="nothing")()
+print(get_current_settings().api.url == prefect_server.PrefectServer().environment["PREFECT_API_URL"])
+"""
+
+
+def test_a_server_that_had_to_take_another_port_is_found(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    done = subprocess.run(
+        [sys.executable, "-c", SERVER_ON_ANOTHER_PORT],
+        cwd=tmp_path,
+        env=environment | {"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "True"
+
+
 @pytest.fixture
 def usual_handlers() -> Iterator[None]:
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
