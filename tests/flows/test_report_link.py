@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import ArtifactCreate
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
 from flows.report_link import link_text, renew_links
 from infra.local.object_store import ObjectStore
@@ -31,8 +31,8 @@ def bucket(object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Bucket
 
 @pytest.fixture
 def client(prefect_server: PrefectServer) -> Iterator[SyncPrefectClient]:
-    address = {PREFECT_API_URL: prefect_server.environment["PREFECT_API_URL"]}
-    with temporary_settings(address), get_client(sync_client=True) as opened:
+    settings = {name: prefect_server.environment[name.name] for name in (PREFECT_API_URL, PREFECT_API_AUTH_STRING)}
+    with temporary_settings(settings), get_client(sync_client=True) as opened:
         yield opened
 
 
