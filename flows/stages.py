@@ -119,7 +119,7 @@ def read_stages(folder: Path) -> list[str]:
 
 
 def is_unchanged(name: str, folder: Path) -> bool:
-    """Return whether `dvc repro` would leave a stage alone; a process of its own takes seven times as long to say so.
+    """Return whether `dvc repro` would leave a stage alone; a process of its own takes five times as long to say so.
 
     Where DVC cannot tell, as while a person's DVC holds its lock, `dvc repro` has the word.
     """
