@@ -74,7 +74,10 @@ class Soak:
 
     def audit(self) -> None:
         """Wait for what is at work, and look at everything that the hour has left."""
-        wait_until("no run is waiting or at work", lambda: not self._open_runs() or None, LAST_SECONDS)
+        try:
+            wait_until("no run is waiting or at work", lambda: not self._open_runs() or None, LAST_SECONDS)
+        except AssertionError as error:
+            self.problems.append(str(error))
         for run in self._scheduled_runs():
             states = " → ".join(self.site.states(run["id"]))
             self.say(f"{run['name']:<28} due {run['expected_start_time'][11:19]}  {states}")
