@@ -22,7 +22,7 @@ from tests.drill.site import ENDED, Site, wait_until
 from tests.fixtures import prefect_api
 
 INTERVAL_SECONDS = 180  # of the schedule; a run that nobody disturbs takes about half of it
-SEEDS_EVERY = 5  # a new seed with every fifth time that something is due
+SEEDS_EVERY = 2  # a new seed with every second time that something is due
 KILL_SECONDS = 60.0
 WATCH_SECONDS = 1.0
 LAST_SECONDS = 2700.0  # that what is due when the killing stops has to come to its end: some of it trains
