@@ -83,7 +83,7 @@ def judge(
         return Ending.CHAMPION, f"release {decision.release} is the new champion{place}: {headline(metrics)}"
     is_new = any(result.outcome is Outcome.RAN for result in results) or (decision is not None and decision.is_new)
     if first_try and not is_new:
-        return Ending.NOTHING_NEW, "nothing new"
+        return Ending.NOTHING_NEW, f"no stage had anything new: {headline(metrics)}"
     if decision is None:
         return Ending.COMPLETED, headline(metrics)
     if decision.refused:
