@@ -23,7 +23,7 @@ from tests.fixtures import prefect_api
 
 INTERVAL_SECONDS = 180  # of the schedule; a run that nobody disturbs takes about half of it
 SEEDS_EVERY = 2  # a new seed with every second time that something is due
-KILL_SECONDS = 60.0
+KILL_SECONDS = (30.0, 90.0)  # between two kills, a minute on average: never in step with the schedule
 WATCH_SECONDS = 1.0
 LAST_SECONDS = 2700.0  # that what is due when the killing stops has to come to its end: some of it trains
 VICTIMS = (
@@ -59,14 +59,14 @@ class Soak:
     def run(self, minutes: float) -> None:
         """Kill something every minute while the schedule fires."""
         schedule = self._schedule(active=True)
-        end, next_kill, next_seed = time.monotonic() + 60 * minutes, time.monotonic() + KILL_SECONDS, 0.0
+        end, next_kill, next_seed = time.monotonic() + 60 * minutes, self._next_kill(), 0.0
         while time.monotonic() < end:
             if time.monotonic() >= next_seed:
                 self._tolerant(self._next_seed)
                 next_seed = time.monotonic() + SEEDS_EVERY * INTERVAL_SECONDS
             if time.monotonic() >= next_kill:
                 self._kill_something()
-                next_kill += KILL_SECONDS
+                next_kill = self._next_kill()
             self._tolerant(self._watch)
             time.sleep(WATCH_SECONDS)
         wait_until("the schedule is off", lambda: self._schedule(active=False, known=schedule))
@@ -83,8 +83,10 @@ class Soak:
             self.say(f"{run['name']:<28} due {run['expected_start_time'][11:19]}  {states}")
             if run["state_type"] != "COMPLETED":
                 self.problems.append(f"{run['name']} ended {run['state_name']}")
-        if orphans := wait_until("no orphans", lambda: [self.site.orphans()], 1)[0]:
-            self.problems.append(f"left behind: {orphans}")
+        try:
+            wait_until("no process is left behind", lambda: not self.site.orphans() or None)
+        except AssertionError as error:
+            self.problems.append(f"{error}: {self.site.orphans()}")
         pool = prefect_api.ask(self.site.api, "work_pools/retrain")
         self.say(f"pool {pool['name']}: limit {pool['concurrency_limit']}, no run holds it")
 
@@ -96,6 +98,9 @@ class Soak:
         )
         self.seed += 1
         self.say(f"from now on runs train with seed {self.seed}")
+
+    def _next_kill(self) -> float:
+        return time.monotonic() + self._random.uniform(*KILL_SECONDS)
 
     def _kill_something(self) -> None:
         """Kill one of the processes that are there."""
