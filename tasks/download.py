@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from tasks.data.archive import archive_suffix
+from tasks.data.archive import archive_suffix, members
 from tasks.data.digits import bundled_digits
 from tasks.data.source import RawSource, is_intact, load_source, save_source
 from tasks.data.transfer import Patience, fetch
@@ -30,7 +30,7 @@ def download(params: DownloadParams, raw: Path, cache: Path = CACHE) -> None:
 
     Raises:
         OutageError: No address gave the bytes asked for, and one of them may do so later; `raw` is as it was before.
-        InputError: No address gave the bytes asked for; `raw` is then as it was before.
+        InputError: No address gave the bytes asked for, or they are no archive; `raw` is then as it was before.
     """
     bundled = bundled_digits() if params.dataset == "digits" else None
     wanted = sha256_of(bundled) if bundled else params.sha256
@@ -40,6 +40,8 @@ def download(params: DownloadParams, raw: Path, cache: Path = CACHE) -> None:
     patience = Patience(attempts=params.attempts, timeout_seconds=params.timeout_seconds)
     addresses = (bundled.as_uri(),) if bundled else params.addresses
     archive = fetch(addresses, wanted, cache, patience, _connect_s3)
+    if not bundled:
+        _refuse_no_archive(archive)
     name, size = _published_name(params.dataset, archive), archive.stat().st_size
     with replaced_folder(raw) as temporary:
         _place(archive, temporary / name)
@@ -56,6 +58,19 @@ def _is_there(raw: Path, dataset: str, sha256: str) -> bool:
     except InputError:
         return False
     return (source.dataset, source.sha256) == (dataset, sha256) and is_intact(source)
+
+
+def _refuse_no_archive(path: Path) -> None:
+    """Keep nothing but an archive: a file of secrets or a login page must not go where data are pushed from."""
+    try:
+        found = next(members(path), None)
+    except InputError as error:
+        found, reason = None, str(error).replace(str(path), "it")
+    else:
+        reason = "it is empty"
+    if found is None:
+        path.unlink()
+        raise InputError(f"what was downloaded is no archive of images: {reason}; download.url says where it came from")
 
 
 def _published_name(dataset: str, archive: Path) -> str:

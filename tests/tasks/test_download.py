@@ -13,6 +13,7 @@ from infra.local.object_store import ObjectStore
 from tasks.data.digits import bundled_digits
 from tasks.data.source import load_source
 from tasks.download import download
+from tasks.errors import InputError
 from tasks.files import sha256_of
 from tasks.params import DownloadParams
 from tests.fixtures.archives import colour_images, write_tar, write_zip
@@ -109,7 +110,7 @@ def test_digits_need_no_network_address_or_hash(tmp_path: Path) -> None:
 
 
 def test_command_shows_bytes_rate_and_share(tmp_path: Path, http_server: FaultyServer) -> None:
-    data = os.urandom(3_000_000)
+    data = write_tar(tmp_path / "large.tar", {"cat/1.png": os.urandom(2_990_080)}).read_bytes()
     http_server.content["/a"] = data
     write_params(tmp_path, dataset="folders", url=http_server.url("/a"), sha256=hashlib.sha256(data).hexdigest())
     done = command(tmp_path, "download")
@@ -150,3 +151,14 @@ def test_full_disk_leaves_what_was_there(small_disk: Path, http_server: FaultySe
     http_server.content["/a"] = data
     write_params(small_disk, dataset="folders", url=http_server.url("/a"), sha256=hashlib.sha256(data).hexdigest())
     assert_refused(small_disk, "download", "No space left on device")
+
+
+@pytest.mark.parametrize("content", [b"root:x:0:0:root:/root:/bin/bash\n" * 40, b"<html>Please log in</html>", b""])
+def test_what_is_no_archive_is_kept_nowhere(tmp_path: Path, content: bytes) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(content)
+    params = DownloadParams(dataset="folders", url=(secret.as_uri(),), attempts=1)
+    with pytest.raises(InputError, match=r"no archive of images: it .*; download\.url"):
+        download(params, tmp_path / "raw", tmp_path / "cache")
+    assert not (tmp_path / "raw").exists()
+    assert not any(path.is_file() for path in (tmp_path / "cache").rglob("*"))
