@@ -21,7 +21,7 @@ from tests.fixtures import prefect_api
 from tests.fixtures.dvc_project import REPOSITORY, command
 
 RUNS = 10
-NEW_SEED_BEFORE = (0, 3, 7)  # the numbers of the runs before which a commit upstream changes the seed
+NEW_SEED_BEFORE = (0, 3, 7)  # after so many runs a commit upstream changes the seed
 INTERVAL_SECONDS = 15
 RUN_SECONDS = 1200.0
 TRAINED = "trained "  # as the stage says at its end
@@ -50,22 +50,27 @@ class Season:
             WorkerElsewhere(name, folder / name, image, "retrain", self.environment) for name in ("keeps", "loses")
         ]
         self.problems: list[str] = []
+        self._seen: list[str] = []
+        self._changes = list(NEW_SEED_BEFORE)
 
     def play(self, runs: int) -> None:
-        """Let the schedule fire until so many of its runs have ended, and look at each."""
+        """Let the schedule fire until so many of its runs have ended, and look at each.
+
+        The first that begins after a new seed trains, and no other does.
+        """
         self._deploy()
-        seen: list[str] = []
         for worker in self.workers:
             worker.start()
-        for number in range(runs):
-            new = number in NEW_SEED_BEFORE
+        while len(self._seen) < runs:
+            new = bool(self._changes) and self._changes[0] <= len(self._seen)
             if new:
-                set_parameters(self.upstream, f"train.seed={number + 1}")
+                set_parameters(self.upstream, f"train.seed={self._changes.pop(0) + 1}")
             self._schedule(active=True)
-            run = wait_until("a scheduled run has ended", lambda: self._next_ended(seen), RUN_SECONDS)
+            wait_until("a scheduled run has ended", lambda: self._ended() or None, RUN_SECONDS)
             self._schedule(active=False)
-            seen.append(run["id"])
-            self._look_at(run, number, new=new)
+            for run in wait_until("no run is at work", self._all_ended, RUN_SECONDS):
+                self._look_at(run, new=new)
+                new = False  # what it trained, the others find
             self.workers[1].lose_disk()
 
     def stop(self) -> None:
@@ -85,6 +90,7 @@ class Season:
         for words in (
             ("work-pool", "create", "retrain", "--type", "process", "--overwrite"),
             ("deploy", "--all", "--prefect-file", "infra/prefect.yaml"),
+            ("work-queue", "set-concurrency-limit", "retrain", "1", "--pool", "retrain"),
         ):
             command(self.workers[0].image, *PREFECT, *words, environment=variables)
         deployment = prefect_api.ask(self._api, "deployments/name/retrain/retrain")["id"]
@@ -96,16 +102,23 @@ class Season:
     def _schedule(self, *, active: bool) -> None:
         prefect_api.ask(self._api, f"{self._schedules}/{self._schedule_id}", {"active": active}, "PATCH")
 
-    def _next_ended(self, seen: list[str]) -> dict[str, Any] | None:
-        """Return a scheduled run that has ended and was not looked at, once none is at work."""
-        question = {"sort": "EXPECTED_START_TIME_ASC", "limit": 200}
-        runs = [run for run in prefect_api.ask(self._api, "flow_runs/filter", question) if run["auto_scheduled"]]
-        if any(run["state_type"] in {"PENDING", "RUNNING", "CANCELLING"} for run in runs):
-            return None
-        ended = (run for run in runs if run["state_type"] in ENDED and run["state_name"] != "Skipped")
-        return next((run for run in ended if run["id"] not in seen), None)
+    def _runs(self) -> list[dict[str, Any]]:
+        """Return the runs that the scheduler made, in the order in which they began."""
+        found = prefect_api.ask(self._api, "flow_runs/filter", {"sort": "START_TIME_ASC", "limit": 200})
+        return [run for run in found if run["auto_scheduled"]]
 
-    def _look_at(self, run: dict[str, Any], number: int, *, new: bool) -> None:
+    def _ended(self) -> list[dict[str, Any]]:
+        """Return the runs that have ended and were not looked at; one that another did the work of is none."""
+        ended = [run for run in self._runs() if run["state_type"] in ENDED and run["state_name"] != "Skipped"]
+        return [run for run in ended if run["id"] not in self._seen]
+
+    def _all_ended(self) -> list[dict[str, Any]] | None:
+        """Return the runs to be looked at, once none is at work or waits."""
+        return self._ended() if all(run["state_type"] in ENDED for run in self._runs()) else None
+
+    def _look_at(self, run: dict[str, Any], *, new: bool) -> None:
+        number = len(self._seen)
+        self._seen.append(run["id"])
         lines = prefect_api.log_lines(self._api, run["id"])
         trained = any(line.startswith(TRAINED) for line in lines)
         worker = (run.get("labels") or {}).get("prefect.worker.name")
