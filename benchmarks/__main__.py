@@ -9,8 +9,8 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-from tasks.errors import run_command
-from tasks.files import write_text
+from tasks.stage.errors import run_command
+from tasks.stage.files import write_text
 
 # Each is a module of this folder whose `measure()` returns its section; those of PARTS take under 20 minutes.
 PARTS = ("training_speed", "compute_share", "input_path", "training_costs", "registry_speed", "digits_accuracy")
@@ -82,7 +82,7 @@ def machine() -> str:
 
 def gpus() -> str:
     """Return the names of the GPUs that TensorFlow sees."""
-    from tasks.quiet_tensorflow import tf  # noqa: PLC0415 five seconds that bad arguments need not wait for
+    from tasks.stage.quiet_tensorflow import tf  # noqa: PLC0415 five seconds that bad arguments need not wait for
 
     details = tf.config.experimental.get_device_details
     return ", ".join(details(gpu)["device_name"] for gpu in tf.config.list_physical_devices("GPU"))

@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.turns import required_torch_python
 from benchmarks.workspace import ROOT, SPLIT, prepared, run, stage
-from tasks.files import read_json
+from tasks.stage.files import read_json
 
 SEEDS = (0, 1, 2)
 

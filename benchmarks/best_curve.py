@@ -14,7 +14,7 @@ from benchmarks.accuracy_race import percent
 from benchmarks.recipe_accuracy import ANSWERS, FOLDER, finish, folder_of
 from benchmarks.turns import required_torch_python
 from benchmarks.workspace import ROOT, SPLIT, run
-from tasks.files import read_json, write_json
+from tasks.stage.files import read_json, write_json
 
 RECIPE, EPOCHS = "best", 15
 REFERENCE = "airbench95"

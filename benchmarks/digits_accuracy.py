@@ -5,7 +5,7 @@ from pathlib import Path
 
 from benchmarks.accuracy_race import percent
 from benchmarks.workspace import run, stage, write_params
-from tasks.files import read_json
+from tasks.stage.files import read_json
 
 SEEDS = (0, 1, 2)
 

@@ -13,8 +13,8 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from benchmarks.workspace import ROOT, SPLIT, fill, run, stage
-from tasks.files import read_json, write_json
-from tasks.params import PARAMS_FILE
+from tasks.params.params import PARAMS_FILE
+from tasks.stage.files import read_json, write_json
 
 EPOCHS = 15
 # A row each: its recipe, and what differs from params.yaml there.

@@ -14,10 +14,10 @@ from benchmarks.sides.registry import describe, write_files
 from benchmarks.turns import spread, take_turns
 from benchmarks.workspace import object_store
 from infra.local.object_store import BUCKET
-from tasks.registry import COMMANDS
-from tasks.storage.bucket import Bucket
-from tasks.storage.client import connect
-from tasks.storage.releases import publish_release
+from tasks.registry.__main__ import COMMANDS
+from tasks.registry.releases import publish_release
+from tasks.registry.store import Store
+from tasks.s3.client import connect
 
 ROUNDS = 41
 MODEL_BYTES = 60_000_000
@@ -63,7 +63,7 @@ def transfer_row(ours: str, bare: str) -> str:
 
 def listing_sentence() -> str:
     """Publish many small releases and list them by the command that a person types; return what that took."""
-    bucket = Bucket(connect(), BUCKET, PREFIX)
+    bucket = Store(connect(), BUCKET, PREFIX)
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: publish_small(bucket), range(RELEASES)))
     command = [sys.executable, "-m", "tasks.registry", "list", "--json", "--bucket", BUCKET, "--prefix", PREFIX]
@@ -81,14 +81,14 @@ def listing_sentence() -> str:
     return sentence
 
 
-def publish_small(bucket: Bucket) -> None:
+def publish_small(bucket: Store) -> None:
     """Publish a release of a few kilobytes, unlike any other."""
     with tempfile.TemporaryDirectory() as folder:
         write_files(Path(folder), 1000)
         publish_release(bucket, Path(folder), describe(Path(folder)))
 
 
-def count_requests(bucket: Bucket) -> int:
+def count_requests(bucket: Store) -> int:
     """Return the requests of a listing, with the one that opens the bucket."""
     sent: list[str] = []
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.workspace import environment, prepared, run, stage
-from tasks.files import read_json
+from tasks.stage.files import read_json
 from tasks.training.checkpoint import FACTS
 
 TARGETS = (0.80, 0.85, 0.88, 0.90, 0.92, 0.93)

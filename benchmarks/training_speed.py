@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.turns import NO_TORCH, rates, ratio, spread, take_turns, torch_python
-from tasks.params import load_params
+from tasks.params.params import load_params
 
 ROUNDS = 15
 

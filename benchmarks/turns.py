@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from tasks.errors import InputError
+from tasks.stage.errors import InputError
 
 TORCH_PYTHON = "BENCHMARK_TORCH_PYTHON"
 NO_TORCH = "not measured: torch is not installed"

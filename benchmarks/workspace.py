@@ -12,8 +12,8 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from infra.local.object_store import ObjectStore
-from tasks.errors import InputError
-from tasks.params import PARAMS_FILE
+from tasks.params.params import PARAMS_FILE
+from tasks.stage.errors import InputError
 
 ROOT = Path(__file__).parent.parent
 SPLIT = Path("data/split")

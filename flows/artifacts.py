@@ -24,7 +24,7 @@ from flows.report_link import link_text, renew_links
 from flows.report_text import report_text
 from flows.stages import StageResult, parse_progress
 from flows.summary import headline, verdict_rows
-from tasks.errors import InputError
+from tasks.stage.errors import InputError
 
 UPDATE_SECONDS = 2.0
 REPORT_KEY = "report"

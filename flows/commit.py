@@ -8,7 +8,7 @@ from prefect.client.orchestration import get_client
 from prefect.runtime import flow_run
 
 from infra.checkout import COMMIT_TAG, SHORT
-from tasks.storage.lineage import git_state
+from tasks.registry.lineage import git_state
 
 DIRTY_TAG = "dirty"
 

@@ -16,7 +16,7 @@ from flows.decision import Decision, Line, decide, read_line
 from flows.offer import read_offer
 from flows.stages import Outcome, StageResult
 from flows.summary import headline, read_metrics
-from tasks.errors import InputError
+from tasks.stage.errors import InputError
 
 REFUSED = "Refused"  # the name of the state, in Prefect's list of runs
 

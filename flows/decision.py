@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from tasks.storage.bucket import Bucket, configured_bucket
-from tasks.storage.index import Row
-from tasks.storage.listing import list_rows
-from tasks.storage.pointers import Move, read_pointer
+from tasks.registry.channels import Move, read_pointer
+from tasks.registry.index import Row
+from tasks.registry.listing import list_rows
+from tasks.registry.store import Store, configured_bucket
 
 REFUSED = "not champion"
 
@@ -23,7 +23,7 @@ class Line:
         rows: What the list of releases says of each, by its id.
     """
 
-    bucket: Bucket
+    bucket: Store
     moves: tuple[Move, ...]
     rows: dict[str, Row]
 

@@ -19,7 +19,7 @@ from prefect.runtime import flow_run
 
 from flows.conclusion import Conclusion, Ending
 from flows.summary import headline
-from tasks.storage.lineage import git_state
+from tasks.registry.lineage import git_state
 
 NAMES = {
     Ending.CHAMPION: "retrain.champion.changed",

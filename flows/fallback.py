@@ -10,8 +10,8 @@ from typing import Any
 import requests
 
 from flows.overrides import Overrides, preview
-from tasks.files import read_json, write_json
-from tasks.params import DownloadParams, Params
+from tasks.params.params import DownloadParams, Params
+from tasks.stage.files import read_json, write_json
 
 DIGITS = {
     "download.dataset": "digits",

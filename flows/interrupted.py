@@ -11,7 +11,7 @@ import httpx
 from prefect.states import Failed
 
 from flows.failures import StepError
-from tasks.errors import OutageError
+from tasks.stage.errors import OutageError
 
 INTERRUPTED = "Interrupted"  # the name of the state, in Prefect's list of runs
 SERVER_ERRORS = 500

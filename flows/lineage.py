@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from flows.command import Limits, OnLine, run_lines
 from flows.failures import StepError
 from flows.stages import DVC
-from tasks.errors import InputError
+from tasks.stage.errors import InputError
 
 
 class RemoteError(StepError):
@@ -93,7 +93,7 @@ def _refusal_of_store(folder: Path) -> str | None:
     """Return the object store's own reason, which s3fs shortens to `Forbidden`; nothing where the store has none."""
     from dvc.repo import Repo  # noqa: PLC0415
 
-    from tasks.storage.client import connect, storage_errors  # noqa: PLC0415
+    from tasks.s3.client import connect, storage_errors  # noqa: PLC0415
 
     with Repo(str(folder)) as repo:
         address = urlsplit(repo.config["remote"].get(repo.config["core"].get("remote"), {}).get("url", ""))
@@ -110,7 +110,7 @@ def _refusal_of_store(folder: Path) -> str | None:
 
 def _is_away(error: BaseException) -> bool:
     """Tell whether an outage is among what caused an error: DVC and s3fs wrap boto3's."""
-    from tasks.storage.client import is_outage  # noqa: PLC0415 - with boto3 a second to import
+    from tasks.s3.client import is_outage  # noqa: PLC0415 - with boto3 a second to import
 
     cause: BaseException | None = error
     while cause is not None:

@@ -9,7 +9,7 @@ from flows.conclusion import Conclusion, Ending
 from flows.decision import Line
 from flows.stages import Outcome, StageResult
 from infra.monitoring.metrics import Samples, metrics_file, read_samples, write_samples
-from tasks.runtime import RUNTIME_FOLDER, read_runtime
+from tasks.stage.runtime import RUNTIME_FOLDER, read_runtime
 
 NOT_SUCCEEDED = (Ending.FAILED, Ending.INTERRUPTED, Ending.STOPPED)
 

@@ -14,12 +14,12 @@ from flows.overrides import Overrides, would_change
 from flows.run_cache import missing_runs
 from flows.stages import Outcome, StageResult, is_unchanged, read_stages
 from flows.workspace import exclusive_workspace
-from tasks.errors import InputError
-from tasks.files import read_json
-from tasks.params import PARAMS_FILE
-from tasks.storage.bucket import configured_bucket
-from tasks.storage.credentials import load_credentials
-from tasks.storage.pointers import read_pointer
+from tasks.params.params import PARAMS_FILE
+from tasks.registry.channels import read_pointer
+from tasks.registry.store import configured_bucket
+from tasks.s3.credentials import load_credentials
+from tasks.stage.errors import InputError
+from tasks.stage.files import read_json
 
 
 def nothing_new(overrides: Overrides, folder: Path) -> list[StageResult] | None:

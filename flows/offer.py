@@ -1,7 +1,8 @@
 """The flow's step after the stages: the release that they made is offered for the channels, in a process of its own.
 
-What became of it is `.dvc/tmp/offer.json`, as tasks/offer.py's `Offer` describes it: `published`, `champion`, `moved`,
-`champion_before`, `champion_now`, `outcome`, `verdict` and so on. It is what the bucket says now, after every run.
+What became of it is `.dvc/tmp/offer.json`, as `Offer` of tasks/registry/offer.py describes it: `published`, `champion`,
+`moved`, `champion_before`, `champion_now`, `outcome`, `verdict` and so on. It is what the bucket says now, after every
+run.
 """
 
 import sys
@@ -11,7 +12,7 @@ from typing import Any
 
 from flows.command import Limits, OnLine, run_lines
 from flows.stages import StageError
-from tasks.files import read_json
+from tasks.stage.files import read_json
 
 PUBLISH = "publish"  # the stage that puts a release into the bucket
 RECEIPT = Path("release/receipt.json")

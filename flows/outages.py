@@ -16,8 +16,8 @@ from typing import Self, TypeVar
 from flows.command import OnLine
 from flows.failures import StepError
 from flows.stages import parse_progress
-from tasks.errors import InputError
-from tasks.progress import format_duration
+from tasks.stage.errors import InputError
+from tasks.stage.progress import format_duration
 
 WAIT_VARIABLE, WAIT_SECONDS = "RETRAIN_OUTAGE_SECONDS", 900.0
 PAUSE_VARIABLE, PAUSE_SECONDS = "RETRAIN_OUTAGE_PAUSE_SECONDS", 60.0

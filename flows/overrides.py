@@ -16,9 +16,9 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from tasks.errors import InputError, without_credentials
-from tasks.files import read_json, write_json, write_text
-from tasks.params import PARAMS_FILE, Params, parse_params, read_yaml
+from tasks.params.params import PARAMS_FILE, Params, parse_params, read_yaml
+from tasks.stage.errors import InputError, without_credentials
+from tasks.stage.files import read_json, write_json, write_text
 
 Overrides = Mapping[str, Any]
 JOURNAL = Path(".dvc/tmp/overrides.json")  # beside the workspace's lock: git ignores it, and a checkout leaves it

@@ -18,9 +18,9 @@ from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.client.schemas.sorting import ArtifactSort
 
-from tasks.errors import InputError
-from tasks.storage.bucket import Bucket
-from tasks.storage.releases import FOLDER, find_manifest
+from tasks.registry.releases import FOLDER, find_manifest
+from tasks.registry.store import Store
+from tasks.stage.errors import InputError
 
 DAYS = "RETRAIN_REPORT_LINK_DAYS"
 ENDPOINT = "RETRAIN_REPORT_ENDPOINT"
@@ -31,7 +31,7 @@ RENEWED = 20  # of the latest artifacts
 YOUNG = timedelta(days=1)  # such a link is not renewed yet
 
 
-def link_text(bucket: Bucket, release: str) -> str | None:
+def link_text(bucket: Store, release: str) -> str | None:
     """Return `[the full report](URL)`; None where the bucket has no such release, or links are not wanted.
 
     Raises:
@@ -43,7 +43,7 @@ def link_text(bucket: Bucket, release: str) -> str | None:
     return _signed(bucket, f"{bucket.prefix}/{FOLDER}/{release}/{manifest.tree}/{REPORT}")
 
 
-def renew_links(bucket: Bucket, client: SyncPrefectClient, key: str) -> int:
+def renew_links(bucket: Store, client: SyncPrefectClient, key: str) -> int:
     """Sign the links anew of the latest artifacts of a key; return how many were.
 
     What an artifact says is not trusted: nothing is signed but a report of a release of this bucket.
@@ -62,7 +62,7 @@ def renew_links(bucket: Bucket, client: SyncPrefectClient, key: str) -> int:
     return renewed
 
 
-def _report_of(bucket: Bucket, url: str) -> str | None:
+def _report_of(bucket: Store, url: str) -> str | None:
     """Return the full key of the report that a link opens, if it is one of the bucket's and the link is growing old."""
     parts = urlsplit(url)
     key = rf"{re.escape(bucket.prefix)}/{FOLDER}/[0-9a-f]{{16}}/[0-9a-f]{{16}}/{re.escape(REPORT)}"
@@ -75,7 +75,7 @@ def _report_of(bucket: Bucket, url: str) -> str | None:
     return match["key"] if match and age > YOUNG else None
 
 
-def _signed(bucket: Bucket, key: str) -> str | None:
+def _signed(bucket: Store, key: str) -> str | None:
     lifetime = _lifetime()
     if not lifetime:
         return None

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.summary import headline, verdict_rows
-from tasks.files import read_json
+from tasks.stage.files import read_json
 
 PER_CLASS = Path("evaluation/per_class.json")
 CONFUSION = Path("evaluation/confusion.csv")

@@ -33,7 +33,7 @@ from flows.stages import Outcome, StageResult, is_unchanged, read_stages, run_st
 from flows.telling import Run, told
 from flows.waiting import skip_what_waits
 from flows.workspace import exclusive_workspace
-from tasks.storage.credentials import load_credentials
+from tasks.s3.credentials import load_credentials
 
 HOUR = 3600.0
 HELD_SECONDS = 150.0  # a stopped run has a minute to save, and one more to end

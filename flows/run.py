@@ -24,11 +24,11 @@ from flows.summary import summary
 from infra.local.object_store import ObjectStore
 from infra.local.prefect_server import PrefectServer
 from infra.local.worker import Worker
-from tasks.errors import InputError, OutageError, run_command
-from tasks.storage.credentials import CHOSEN_ELSEWHERE
+from tasks.s3.credentials import CHOSEN_ELSEWHERE
+from tasks.stage.errors import InputError, OutageError, run_command
 
 SIGNAL_STATUS = 128  # to which a shell adds the signal's number
-NEEDED_LATER = ("dvc.repo.reproduce", "dvc_s3", "s3fs", "tasks.storage.client")
+NEEDED_LATER = ("dvc.repo.reproduce", "dvc_s3", "s3fs", "tasks.s3.client")
 
 
 def run(given: Overrides) -> None:

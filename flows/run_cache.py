@@ -19,8 +19,8 @@ from flows.run_records import (
     sign_record,
 )
 from flows.stages import find_stage
-from tasks.errors import InputError
-from tasks.storage.signatures import SigningKey, TrustedKeys, configured_trust, signing_key
+from tasks.registry.signatures import SigningKey, TrustedKeys, configured_trust, signing_key
+from tasks.stage.errors import InputError
 
 
 class EarlierRuns:
@@ -130,7 +130,7 @@ def _fetch(repo: Any, name: str, trust: TrustedKeys | None, on_warning: OnLine) 
 
 def _copy_runs(repo: Any, folder: Path, trust: TrustedKeys | None, on_warning: OnLine) -> None:
     """Copy what the remote has of a folder of the local run cache and the cache has not, and what is believed."""
-    from tasks.files import replaced_file  # noqa: PLC0415
+    from tasks.stage.files import replaced_file  # noqa: PLC0415
 
     remote = _remote(repo)
     address = _address(repo, remote, folder)

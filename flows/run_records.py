@@ -4,7 +4,7 @@ A record says which outputs a stage had, by their hashes, and `dvc repro` puts t
 write records where DVC's remote is could put a module beside the code, a file outside the workspace, or a model of his
 own into a release that a worker then signs. A record is therefore taken only where it is of just this stage, command,
 dependencies, parameters and outputs, under the name that its content gives it, and lists no file outside an output; and
-where keys are configured (tasks/storage/signatures.py), only where one of them signed it.
+where keys are configured (tasks/registry/signatures.py), only where one of them signed it.
 """
 
 import copy
@@ -14,9 +14,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from tasks.errors import InputError
-from tasks.params import read_yaml
-from tasks.storage.signatures import Signature, SigningKey, Statement, TrustedKeys
+from tasks.params.params import read_yaml
+from tasks.registry.signatures import Signature, SigningKey, Statement, TrustedKeys
+from tasks.stage.errors import InputError
 
 LARGEST_RECORD = 1 << 20  # bytes; one has a kilobyte
 SIGNATURES = "run-signatures"  # their folder in the remote

@@ -12,10 +12,10 @@ from typing import Any
 
 from flows.command import CommandTimeoutError, Finished, Limits, OnLine, run_lines
 from flows.failures import StepError
-from tasks.errors import BAD_INPUT_STATUS, OUTAGE_STATUS, RESUMABLE_STATUS, InputError
+from tasks.stage.errors import BAD_INPUT_STATUS, OUTAGE_STATUS, RESUMABLE_STATUS, InputError
 
 DVC = (sys.executable, "-m", "dvc")
-SHARE = re.compile(r"\[ *(\d+(?:\.\d+)?)%\] ?(.*)")  # as tasks/progress.py prints it
+SHARE = re.compile(r"\[ *(\d+(?:\.\d+)?)%\] ?(.*)")  # as tasks/stage/progress.py prints it
 FAILED_COMMAND = re.compile(r"failed to run: .*, exited with (-?\d+)$")
 SHELL_SIGNALS = range(128 + 1, 128 + 32)  # a shell's statuses for a command that a signal killed
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from flows.offer import read_offer
 from flows.stages import StageResult
-from tasks.files import read_json
-from tasks.progress import format_duration
+from tasks.stage.files import read_json
+from tasks.stage.progress import format_duration
 
 METRICS = Path("evaluation/metrics.json")
 REPORT = Path("evaluation/report.html")

@@ -6,7 +6,7 @@ from prefect import get_run_logger
 from prefect.runtime import flow_run
 
 from infra.prefect_api import PrefectAPI
-from tasks.errors import InputError
+from tasks.stage.errors import InputError
 
 SKIPPED = "Skipped"  # the name of their state, whose type is Completed
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from infra.process_group import birth_of, command_of, stop_group
-from tasks.errors import InputError, OutageError
-from tasks.progress import format_duration
+from tasks.stage.errors import InputError, OutageError
+from tasks.stage.progress import format_duration
 
 LOCK_FILE = Path(".dvc/tmp/retrain.lock")  # beside DVC's own locks, which git ignores
 DVC_LOCKS = Path(".dvc/tmp/rwlock")

@@ -14,7 +14,7 @@ from typing import Any
 
 from infra.messages import configured_messages, who_is_told
 from infra.prefect_api import PrefectAPI
-from tasks.errors import run_command
+from tasks.stage.errors import run_command
 
 FLOWS = ("retrain",)  # other people's flows on the same server are their own affair
 HEARTBEAT = "prefect.flow-run.heartbeat"

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 from infra.prefect_api import NotFoundError, PrefectAPI
-from tasks.errors import InputError
+from tasks.stage.errors import InputError
 
 FLOW = "retrain"
 BLOCK = "RETRAIN_NOTIFY_BLOCK"

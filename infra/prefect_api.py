@@ -17,7 +17,7 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any
 
-from tasks.errors import InputError, OutageError
+from tasks.stage.errors import InputError, OutageError
 
 TIMEOUT_SECONDS = 10.0
 ATTEMPTS = 5  # the server answers 503 while its SQLite is locked, and asks to be asked again

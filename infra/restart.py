@@ -27,7 +27,7 @@ from typing import Any
 from infra.automations import HEARTBEAT, THOUGHT_DEAD
 from infra.prefect_api import NotFoundError, PrefectAPI
 from infra.reach import reach_of_tries
-from tasks.errors import InputError, run_command
+from tasks.stage.errors import InputError, run_command
 
 POOL = "retrain"
 SWEEP_SECONDS = 15.0

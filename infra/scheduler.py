@@ -8,7 +8,7 @@ daily schedule, for which it makes a run within seconds. Both are deleted again.
 import time
 
 from infra.prefect_api import NotFoundError, PrefectAPI
-from tasks.errors import InputError, run_command
+from tasks.stage.errors import InputError, run_command
 
 FLOW = "scheduler-check"
 DAY = 86_400.0

@@ -40,7 +40,7 @@ from infra.prefect_api import PrefectAPI
 from infra.process_group import is_dead
 from infra.restart import POOL, Machine, Sweep, say_with_time
 from infra.scheduler import NoRunsError, check_scheduler
-from tasks.errors import InputError, run_command
+from tasks.stage.errors import InputError, run_command
 
 POLL_SECONDS = 0.2
 

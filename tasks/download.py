@@ -7,11 +7,11 @@ from typing import Any
 
 from tasks.data.archive import archive_suffix, members
 from tasks.data.digits import bundled_digits
-from tasks.data.source import RawSource, is_intact, load_source, save_source
-from tasks.data.transfer import Patience, fetch
-from tasks.errors import InputError, run_command
-from tasks.files import replaced_folder, sha256_of
-from tasks.params import DownloadParams, load_params
+from tasks.params.params import DownloadParams, load_params
+from tasks.sources.source import RawSource, is_intact, load_source, save_source
+from tasks.sources.transfer import Patience, fetch
+from tasks.stage.errors import InputError, run_command
+from tasks.stage.files import replaced_folder, sha256_of
 
 RAW = Path("data/raw")
 CACHE = Path(".cache/downloads")
@@ -89,7 +89,7 @@ def _place(archive: Path, path: Path) -> None:
 
 def _connect_s3() -> Any:
     """Return an S3 client; boto3 takes a second to import, and most data sets come over HTTP."""
-    from tasks.storage.client import connect  # noqa: PLC0415
+    from tasks.s3.client import connect  # noqa: PLC0415
 
     return connect()
 

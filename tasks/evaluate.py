@@ -14,16 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from tasks.quiet_tensorflow import keras, tf
+from tasks.stage.quiet_tensorflow import keras, tf
 from tasks.data.arrays import Arrays, SplitRecord, load_arrays, load_split_record
-from tasks.errors import InputError, run_command
-from tasks.files import read_json, replaced_folder, write_json, write_text
-from tasks.models.files import load_model
-from tasks.params import EvaluateParams, load_params
-from tasks.reporting import metrics as measures
-from tasks.reporting.answers import Answers, answer_all
+from tasks.evaluation import metrics as measures
+from tasks.evaluation.answers import Answers, answer_all
+from tasks.model_files.files import load_model
+from tasks.params.params import EvaluateParams, load_params
 from tasks.reporting.report import Evaluated, render_report
-from tasks.runtime import RUNTIME_FOLDER, write_runtime
+from tasks.stage.errors import InputError, run_command
+from tasks.stage.files import read_json, replaced_folder, write_json, write_text
+from tasks.stage.runtime import RUNTIME_FOLDER, write_runtime
 
 SPLIT_FOLDER = Path("data/split")
 MODEL_FOLDER = Path("model")

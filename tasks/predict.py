@@ -18,14 +18,14 @@ from typing import TextIO
 
 import numpy as np
 
-from tasks.classifier import Classifier, Probabilities, Signer, load_champion, load_local
 from tasks.data.arrays import Images
 from tasks.data.images import decode_image
-from tasks.errors import InputError, printable, run_command
-from tasks.files import replaced_file
-from tasks.progress import format_bytes
-from tasks.signing import add_trust_options, chosen_trust
-from tasks.storage.bucket import configured_place
+from tasks.registry.classifier import Classifier, Probabilities, Signer, load_champion, load_local
+from tasks.registry.signing import add_trust_options, chosen_trust
+from tasks.registry.store import configured_place
+from tasks.stage.errors import InputError, printable, run_command
+from tasks.stage.files import replaced_file
+from tasks.stage.progress import format_bytes
 
 SUFFIXES = {".png", ".jpg", ".jpeg"}
 LARGEST_FILE = 256 << 20

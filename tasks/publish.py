@@ -12,23 +12,23 @@ from typing import Any
 
 import numpy as np
 
-from tasks.quiet_tensorflow import keras
-from tasks.champion_answers import Present
+from tasks.stage.quiet_tensorflow import keras
 from tasks.data.arrays import Arrays, SplitRecord, load_arrays, load_split_record
-from tasks.errors import InputError, run_command
-from tasks.files import read_json, replaced_folder, sha256_of, write_json, write_text
-from tasks.models.files import load_model
-from tasks.params import Params, load_params
-from tasks.promotion import Gatekeeper, load_probabilities, measure
-from tasks.reload import CHECKED_IMAGES, MODEL, PROBABILITIES, SAVED_MODEL, choose_checked_images, serves
-from tasks.reporting.model_card import model_card
-from tasks.runtime import RUNTIME_FOLDER, read_runtime, write_runtime
-from tasks.storage.bucket import open_bucket
-from tasks.storage.gate import Measurement
-from tasks.storage.index import add_to_index
-from tasks.storage.lineage import dvc_lock, environment_versions, git_state
-from tasks.storage.manifest import Manifest, list_files, release_id, tree_name
-from tasks.storage.releases import FOLDER, find_manifest, publish_release
+from tasks.model_files.files import load_model
+from tasks.params.params import Params, load_params
+from tasks.registry.champion_answers import Present
+from tasks.registry.gate import Measurement
+from tasks.registry.index import add_to_index
+from tasks.registry.lineage import dvc_lock, environment_versions, git_state
+from tasks.registry.manifest import Manifest, list_files, release_id, tree_name
+from tasks.registry.model_card import model_card
+from tasks.registry.promotion import Gatekeeper, load_probabilities, measure
+from tasks.registry.releases import FOLDER, find_manifest, publish_release
+from tasks.registry.reload import CHECKED_IMAGES, MODEL, PROBABILITIES, SAVED_MODEL, choose_checked_images, serves
+from tasks.registry.store import open_bucket
+from tasks.stage.errors import InputError, run_command
+from tasks.stage.files import read_json, replaced_folder, sha256_of, write_json, write_text
+from tasks.stage.runtime import RUNTIME_FOLDER, read_runtime, write_runtime
 
 ROUNDING = 1e-9  # of a share of images
 
@@ -39,8 +39,8 @@ def publish(
     """Put a release into the bucket, and write `receipt.json`, which names it.
 
     When its files are there, another process downloads them, loads the model and compares its answers; then comes the
-    manifest, with the gate's verdict (tasks/storage/gate.py) against the champion of that moment. No channel is moved:
-    that is what tasks/offer.py does. Publishing the same content again changes nothing.
+    manifest, with the gate's verdict (tasks/registry/gate.py) against the champion of that moment. No channel is moved:
+    that is what tasks/registry/offer.py does. Publishing the same content again changes nothing.
 
     Args:
         params: All parameters: `publish` is used, and `evaluate` where a champion is measured again; the rest is

@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 
 from tasks.data.arrays import SPLITS, SplitRecord, save_selected, save_split_record
+from tasks.data.assignment import Division, divide
 from tasks.data.cifar10 import read_cifar10
 from tasks.data.digits import read_digits
-from tasks.data.division import Division, divide
 from tasks.data.folders import read_folders
 from tasks.data.labelled import LabelledImages
-from tasks.data.source import RawSource, load_source
-from tasks.errors import InputError, run_command
-from tasks.files import replaced_folder
-from tasks.params import SplitParams, load_params
+from tasks.params.params import SplitParams, load_params
+from tasks.sources.source import RawSource, load_source
+from tasks.stage.errors import InputError, run_command
+from tasks.stage.files import replaced_folder
 
 RAW = Path("data/raw")
 OUTPUT = Path("data/split")

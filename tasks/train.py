@@ -15,27 +15,27 @@ from typing import Any
 import numpy as np
 from dvclive import Live
 
-from tasks.quiet_tensorflow import keras, tf
+from tasks.stage.quiet_tensorflow import keras, tf
 from tasks.data.arrays import Arrays, SplitRecord, load_arrays, load_split_record
-from tasks.errors import InputError, ResumableError, run_command
-from tasks.files import remove_leftovers, replaced_folder
+from tasks.model_files.files import save_model
 from tasks.models.build import build_model, whiten
-from tasks.models.files import save_model
 from tasks.models.whitening import PixelStatistics, pixel_statistics
-from tasks.params import TrainParams, load_params
-from tasks.progress import Progress
-from tasks.recipe import Recipe
+from tasks.params.params import TrainParams, load_params
+from tasks.params.recipe import Recipe
 from tasks.reporting.architecture import draw_architecture, write_summary
-from tasks.storage.checkpoints import RemoteCheckpoints
-from tasks.storage.mirror import Mirror
+from tasks.stage.errors import InputError, ResumableError, run_command
+from tasks.stage.files import remove_leftovers, replaced_folder
+from tasks.stage.progress import Progress
 from tasks.training.checkpoint import NOTE, CheckpointFolder, fingerprint
 from tasks.training.cluster import Agreement, Cluster, read_cluster
 from tasks.training.distribute import build_strategy
 from tasks.training.feed import Samples
 from tasks.training.interruption import interruptible
 from tasks.training.local_hosts import run_hosts
+from tasks.training.mirror import Mirror
 from tasks.training.precision import POLICIES, resolve_precision
 from tasks.training.record import HistoryWriter, write_facts, write_speed
+from tasks.training.remote_checkpoints import RemoteCheckpoints
 from tasks.training.saver import Saver, warn_on_stderr
 from tasks.training.trainer import Result, Trainer
 from tasks.training.unfinished import note_makings

@@ -23,9 +23,11 @@ pytest_plugins = [
     "tests.fixtures.message_sink",
     "tests.fixtures.nursery",
     "tests.fixtures.object_store",
+    "tests.fixtures.own_store",
     "tests.fixtures.prefect_server",
     "tests.fixtures.shifted_store",
     "tests.fixtures.small_disk",
+    "tests.fixtures.sound_model",
 ]
 
 

@@ -12,10 +12,10 @@ from typing import Any
 from benchmarks.sides.ours import build_trainer
 from benchmarks.sides.serve import serve
 from infra.local.object_store import BUCKET
-from tasks.storage.checkpoints import RemoteCheckpoints
-from tasks.storage.client import connect
+from tasks.s3.client import connect
 from tasks.training.checkpoint import Checkpoint, CheckpointFolder
 from tasks.training.lookahead import Lookahead
+from tasks.training.remote_checkpoints import RemoteCheckpoints
 from tasks.training.state import capture
 
 

@@ -5,14 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tasks.quiet_tensorflow import tf
+from tasks.stage.quiet_tensorflow import tf
 
 # isort: split
 import numpy as np
 
 from benchmarks.sides.arrays import random_samples
 from benchmarks.sides.serve import serve
-from tasks.recipe import Recipe
+from tasks.params.recipe import Recipe
 from tasks.training.augment import Draws, gather_augmented
 from tasks.training.distribute import build_strategy
 from tasks.training.feed import Samples, build_feed, draw_epoch

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tasks.quiet_tensorflow import keras
+from tasks.stage.quiet_tensorflow import keras
 
 # isort: split
 import numpy as np
@@ -17,7 +17,7 @@ from benchmarks.sides.serve import serve
 from tasks.models.build import build_model, logits_of
 from tasks.models.layers import BatchNormalization, WhiteningConvolution
 from tasks.models.whitening import PixelStatistics, pixel_statistics
-from tasks.recipe import ModelParams, Recipe
+from tasks.params.recipe import ModelParams, Recipe
 from tasks.training.precision import POLICIES, resolve_precision
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from tasks.quiet_tensorflow import tf
+from tasks.stage.quiet_tensorflow import tf
 
 # isort: split
 from benchmarks.sides.serve import serve

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tasks.quiet_tensorflow import keras, tf
+from tasks.stage.quiet_tensorflow import keras, tf
 
 # isort: split
 from benchmarks.sides.arrays import CLASSES, random_samples
@@ -10,7 +10,7 @@ from benchmarks.sides.serve import serve
 from tasks.models.build import build_model, whiten
 from tasks.models.layers import BatchNormalization
 from tasks.models.whitening import pixel_statistics
-from tasks.recipe import Recipe
+from tasks.params.recipe import Recipe
 from tasks.training.distribute import build_strategy
 from tasks.training.feed import DEFAULT_MEMORY, Samples
 from tasks.training.precision import POLICIES, resolve_precision

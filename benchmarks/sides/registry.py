@@ -17,11 +17,11 @@ import numpy as np
 
 from benchmarks.sides.serve import serve
 from infra.local.object_store import BUCKET
-from tasks.files import write_json
-from tasks.storage.bucket import Bucket
-from tasks.storage.client import connect
-from tasks.storage.manifest import Manifest, list_files, release_id, tree_name
-from tasks.storage.releases import publish_release, pull_release, read_manifest
+from tasks.registry.manifest import Manifest, list_files, release_id, tree_name
+from tasks.registry.releases import publish_release, pull_release, read_manifest
+from tasks.registry.store import Store
+from tasks.s3.client import connect
+from tasks.stage.files import write_json
 
 MODEL = "model.keras"
 
@@ -34,7 +34,7 @@ class Place:
     """
 
     def __init__(self, size: int) -> None:
-        self.bucket = Bucket(connect(), BUCKET, f"benchmark/{uuid.uuid4().hex}")
+        self.bucket = Store(connect(), BUCKET, f"benchmark/{uuid.uuid4().hex}")
         self._temporary = tempfile.TemporaryDirectory()  # goes with this program
         self.folder = Path(self._temporary.name)
         self.release = self.folder / "release"

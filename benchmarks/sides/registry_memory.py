@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.sides.registry import Place, describe, publish, pull
-from tasks.storage.releases import publish_release
+from tasks.registry.releases import publish_release
 
 
 def main() -> None:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.quiet_tensorflow import keras
+from tasks.stage.quiet_tensorflow import keras
 from benchmarks.workspace import SPLIT
 from tasks.data.arrays import load_arrays
-from tasks.models.files import load_model
-from tasks.reporting.answers import answer_all
-from tasks.reporting.metrics import binary_accuracy, top1
+from tasks.evaluation.answers import answer_all
+from tasks.evaluation.metrics import binary_accuracy, top1
+from tasks.model_files.files import load_model
 
 BATCH = 500
 

@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tasks.errors import InputError, run_command
+from tasks.stage.errors import InputError, run_command
 
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parents[1]

@@ -17,7 +17,7 @@ from infra.hosts.chief import Chief
 from infra.hosts.children import run_with_descendants
 from infra.hosts.follower import follow
 from infra.hosts.place import PORT, Place, read_place
-from tasks.errors import InputError, run_command
+from tasks.stage.errors import InputError, run_command
 
 
 def lead(place: Place, workspace: Path, command: list[str]) -> int:

@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from infra.hosts.files import Digests, Entry, list_files
 from infra.hosts.place import Place
-from tasks.errors import InputError
+from tasks.stage.errors import InputError
 
 LISTENING = "0A"
 PRESENT_SECONDS = 10.0  # a follower that has asked so lately is there, and will ask again

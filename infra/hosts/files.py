@@ -6,9 +6,9 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from tasks.errors import InputError
-from tasks.files import sha256_of
-from tasks.params import load_params
+from tasks.params.params import load_params
+from tasks.stage.errors import InputError
+from tasks.stage.files import sha256_of
 
 STAGE = "train"
 PARAMS_FILE = "params.yaml"

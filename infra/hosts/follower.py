@@ -16,8 +16,8 @@ import requests
 
 from infra.hosts.files import Digests, Entry, inside
 from infra.hosts.place import Place
-from tasks.errors import InputError, ResumableError
-from tasks.files import CHUNK, replaced_file
+from tasks.stage.errors import InputError, ResumableError
+from tasks.stage.files import CHUNK, replaced_file
 
 POLL_SECONDS = 1.0
 PATIENCE_SECONDS = 1800.0  # without an answer of the chief: its pod may wait for a node

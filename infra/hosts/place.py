@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tasks.errors import InputError
+from tasks.stage.errors import InputError
 
 INDEX = "JOB_COMPLETION_INDEX"  # Kubernetes's own name, in every pod of an indexed Job
 PLACEHOLDER = "{index}"

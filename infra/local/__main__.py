@@ -23,7 +23,7 @@ from infra.local.worker import WORK_POOL, Worker
 from infra.messages import configured_messages, who_is_told
 from infra.prefect_api import PrefectAPI
 from infra.scheduler import NoRunsError, check_scheduler
-from tasks.errors import InputError, run_command
+from tasks.stage.errors import InputError, run_command
 
 
 class Stack:

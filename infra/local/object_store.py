@@ -17,10 +17,10 @@ from pathlib import Path
 
 from infra.local.process import LOOPBACK, BackgroundProcess, free_ports, is_free, locked
 from infra.local.secrets import KeyPair, generate_key_pair, private_folder, write_private_text
-from tasks.errors import InputError
-from tasks.files import read_json, write_json
-from tasks.storage.client import connect, error_code, storage_errors
-from tasks.storage.credentials import CREDENTIALS_FILE, CUSTOM_ENDPOINT_SETTINGS, read_credentials
+from tasks.s3.client import connect, error_code, storage_errors
+from tasks.s3.credentials import CREDENTIALS_FILE, CUSTOM_ENDPOINT_SETTINGS, read_credentials
+from tasks.stage.errors import InputError
+from tasks.stage.files import read_json, write_json
 
 BUCKET = "retrain"
 REGION = "us-east-1"

@@ -11,8 +11,8 @@ from infra.automations import HEARTBEAT_SECONDS
 from infra.local.process import LOOPBACK, BackgroundProcess, free_port, locked
 from infra.local.secrets import private_folder, write_private_text
 from infra.prefect_api import PrefectAPI
-from tasks.errors import InputError
-from tasks.files import read_json, write_json
+from tasks.stage.errors import InputError
+from tasks.stage.files import read_json, write_json
 
 DEFAULT_FOLDER = Path(".local")
 USUAL_PORT = 4200

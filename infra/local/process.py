@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from infra.process_group import birth_of, stop_group
-from tasks.files import read_json, write_json
+from tasks.stage.files import read_json, write_json
 
 LOOPBACK = "127.0.0.1"
 STOP_SECONDS = 15.0

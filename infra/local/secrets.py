@@ -5,7 +5,7 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.files import replaced_file
+from tasks.stage.files import replaced_file
 
 OWNER_ONLY = 0o600
 

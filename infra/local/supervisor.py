@@ -13,7 +13,7 @@ from typing import Protocol
 
 from infra.local.process import BackgroundProcess, locked
 from infra.restart import say_with_time
-from tasks.errors import InputError
+from tasks.stage.errors import InputError
 
 LOOK_SECONDS = 1.0
 ASK_SECONDS = 15.0  # between two questions whether a living process also answers

@@ -9,8 +9,8 @@ from infra.left_behind import end_left_behind
 from infra.local.prefect_server import PrefectServer, clean_environment
 from infra.local.process import BackgroundProcess, locked
 from infra.prefect_api import PrefectAPI, ServerAwayError
-from tasks.errors import InputError
-from tasks.files import read_json, write_json
+from tasks.stage.errors import InputError
+from tasks.stage.files import read_json, write_json
 
 WORK_POOL = "retrain"
 NAME = "local"

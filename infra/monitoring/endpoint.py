@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, Metric, ProcessCollector, start
 
 from infra.monitoring.metrics import SampleCollector, Samples, metrics_file, read_samples
 from infra.prefect_api import PrefectAPI
-from tasks.errors import InputError
+from tasks.stage.errors import InputError
 
 FLOW = "retrain"
 LOOPBACK = "127.0.0.1"

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, Metric, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
 
-from tasks.files import write_text
+from tasks.stage.files import write_text
 
 FILE = "RETRAIN_METRICS_FILE"
 DEFAULT_FILE = Path(".cache/metrics/retrain.prom")

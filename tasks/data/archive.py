@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Self
 
-from tasks.errors import InputError
+from tasks.stage.errors import InputError
 
 MEMBERS_LIMIT = 2_000_000
 MEMBER_BYTES_LIMIT = 64 << 20

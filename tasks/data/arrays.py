@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.errors import InputError
-from tasks.files import read_json, write_json
+from tasks.stage.errors import InputError
+from tasks.stage.files import read_json, write_json
 
 SPLITS = ("train", "validation", "test")
 RECORD_NAME = "split.json"

@@ -11,7 +11,7 @@ import numpy as np
 from tasks.data.archive import Member, members
 from tasks.data.arrays import SPLITS, Arrays
 from tasks.data.labelled import LabelledImages
-from tasks.errors import InputError
+from tasks.stage.errors import InputError
 
 FOLDER = "cifar-10-batches-bin"
 BATCHES = (*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin")

@@ -12,7 +12,7 @@ from PIL import Image
 
 from tasks.data.arrays import Arrays
 from tasks.data.labelled import UNASSIGNED, LabelledImages
-from tasks.errors import InputError
+from tasks.stage.errors import InputError
 
 IMAGES = 1797
 SIDE = 8

@@ -12,8 +12,8 @@ from tasks.data.arrays import SPLITS, Arrays, Images
 from tasks.data.images import decode_image
 from tasks.data.labelled import UNASSIGNED, LabelledImages
 from tasks.data.layout import Entry, read_layout
-from tasks.errors import InputError
-from tasks.progress import Progress
+from tasks.stage.errors import InputError
+from tasks.stage.progress import Progress
 
 BYTES_AT_ONCE = 64 << 20
 IMAGES_AT_ONCE = 512

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from tasks.data.arrays import Images
-from tasks.errors import InputError
+from tasks.stage.errors import InputError
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # Pillow's others start programs or are no pictures
 PIXELS_LIMIT = 64 << 20

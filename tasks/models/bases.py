@@ -6,12 +6,12 @@ from typing import Any
 
 import keras
 
-from tasks.errors import InputError, OutageError
 from tasks.models.convolution import Convolution
 from tasks.models.gelu import gelu
 from tasks.models.layers import BatchNormalization, PartialIdentity, WhiteningConvolution
 from tasks.models.weights_file import stored_shapes
-from tasks.recipe import ModelParams
+from tasks.params.recipe import ModelParams
+from tasks.stage.errors import InputError, OutageError
 
 # Convolutions and filters of a block.
 VGG16_BLOCKS = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))

@@ -8,7 +8,7 @@ from tasks.models.bases import BASES
 from tasks.models.heads import HEADS
 from tasks.models.layers import PixelScaling, WhiteningConvolution
 from tasks.models.whitening import PixelStatistics, whitening_kernel
-from tasks.recipe import ModelParams
+from tasks.params.recipe import ModelParams
 
 # Caffe's means of ImageNet in BGR order, as keras.applications scales for VGG16 and ResNet50.
 IMAGENET_MEAN_BGR = [103.939, 116.779, 123.68]

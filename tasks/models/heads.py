@@ -5,7 +5,7 @@ from collections.abc import Callable
 import keras
 
 from tasks.models.layers import BatchNormalization
-from tasks.recipe import ModelParams
+from tasks.params.recipe import ModelParams
 
 Head = Callable[[keras.KerasTensor, int, ModelParams], keras.KerasTensor]
 

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 import h5py
 
-from tasks.errors import InputError
+from tasks.stage.errors import InputError
 
 OBJECTS_LIMIT = 100_000
 DIMENSIONS_LIMIT = 8

@@ -6,7 +6,7 @@ from itertools import groupby
 import numpy as np
 from markupsafe import Markup
 
-from tasks.reporting.metrics import Calibration, ClassScores, Counts
+from tasks.evaluation.metrics import Calibration, ClassScores, Counts
 from tasks.reporting.svg import Axes, element, line, picture, round_ticks, shorten, text
 
 Values = Sequence[float | None]

@@ -14,8 +14,8 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
+from tasks.evaluation.metrics import Calibration, Counts, Labels, Probabilities, class_scores, class_table
 from tasks.reporting import plots
-from tasks.reporting.metrics import Calibration, Counts, Labels, Probabilities, class_scores, class_table
 
 TEMPLATE = "report.html.j2"
 MISTAKES = 24
@@ -40,7 +40,7 @@ class Evaluated:
         classes: Names in label order.
         images, labels, probabilities: The test split, uint8 (N, H, W, 3) and int32 (N,), and the answers to it,
             float32 (N, C).
-        confusion, calibration: As in tasks/reporting/metrics.py.
+        confusion, calibration: As in tasks/evaluation/metrics.py.
         split: split.json.
         training: training.json.
         history: Columns of history.json.

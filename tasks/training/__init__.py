@@ -1,4 +1,6 @@
-"""The training engine.
+"""The training engine, and its checkpoints near and far.
+
+It enters models/, params/ for the recipe, s3/ for checkpoints in a bucket, and stage/.
 
 To read it, in this order:
 
@@ -14,8 +16,8 @@ Words: a *launch* is one call of the compiled loop over several steps (Keras: st
 steps whose images are on the devices together; resident images make one window an epoch. A *phase* is a stretch of
 steps that one trace serves. *Draws* are an epoch's random choices. In every range of steps `stop` is not in it. Steps
 count from 0 over the whole run, so that the number of steps done, which a checkpoint holds, is the next one's; what a
-person reads names a step by how many are done with it. What a recipe may hold is in tasks/recipe.py; what ties the
-engine to files, signals and a bucket is in tasks/train.py.
+person reads names a step by how many are done with it. What a recipe may hold is in tasks/params/recipe.py; what ties
+the engine to files, signals and a bucket is in tasks/train.py.
 
 Two rules hold everywhere. What decides a result is a function of data, recipe and seed; clocks, devices and kills only
 decide when work is done. And within an epoch reading and saving go on beside the devices, which wait for them only

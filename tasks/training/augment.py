@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from tasks.recipe import AugmentParams
+from tasks.params.recipe import AugmentParams
 
 # Part of the seed: a new purpose goes to the end, or every run's draws change.
 ORDER, ROWS, COLUMNS, FLIP, CUTOUT_ROWS, CUTOUT_COLUMNS = range(6)

@@ -13,7 +13,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.files import sha256_of, sync
+from tasks.stage.files import sha256_of, sync
 
 KEPT = 2
 FACTS = "facts.json"

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.distribute import collective_all_reduce_strategy as multi_worker
 
-from tasks.errors import InputError, ResumableError
+from tasks.stage.errors import InputError, ResumableError
 
 VARIABLE = "TF_CONFIG"
 TASK = re.compile(r"/job:(chief|worker)(?:/replica:0)?/task:(\d+)")

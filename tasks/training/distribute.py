@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from tasks.errors import InputError
+from tasks.stage.errors import InputError
 from tasks.training.cluster import Cluster, LogicalDeviceStrategy
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from tasks.recipe import Recipe
+from tasks.params.recipe import Recipe
 from tasks.training.augment import Draws, draw_augmentation, draw_order
 from tasks.training.rows import read_rows
 

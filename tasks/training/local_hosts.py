@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
-from tasks.errors import BAD_INPUT_STATUS, OUTAGE_STATUS, RESUMABLE_STATUS
+from tasks.stage.errors import BAD_INPUT_STATUS, OUTAGE_STATUS, RESUMABLE_STATUS
 
 GRACE = 60.0  # seconds that the others have to stop by themselves when one is gone
 POLL = 0.1

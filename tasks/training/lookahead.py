@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from tasks.recipe import LookaheadParams
+from tasks.params.recipe import LookaheadParams
 
 
 class Lookahead:

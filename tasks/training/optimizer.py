@@ -5,7 +5,7 @@ from typing import Any
 import keras
 
 from tasks.models.layers import whitening_biases
-from tasks.recipe import Recipe
+from tasks.params.recipe import Recipe
 from tasks.training.adam import Adam
 from tasks.training.muon import Muon
 from tasks.training.nesterov import NesterovSGD

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import keras
 
 from tasks.models.layers import whitening_biases
-from tasks.recipe import Recipe
+from tasks.params.recipe import Recipe
 
 
 class Phase(NamedTuple):

@@ -8,10 +8,10 @@ import keras
 import tensorflow as tf
 from dvclive import Live
 
-from tasks.files import sha256_of, write_json
-from tasks.params import TrainParams
-from tasks.recipe import Recipe
-from tasks.runtime import write_runtime
+from tasks.params.params import TrainParams
+from tasks.params.recipe import Recipe
+from tasks.stage.files import sha256_of, write_json
+from tasks.stage.runtime import write_runtime
 from tasks.training.trainer import Result
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-from tasks.recipe import ScheduleParams
+from tasks.params.recipe import ScheduleParams
 
 # Keras's ReduceLROnPlateau asks for this much progress, EarlyStopping for any.
 PLATEAU_MIN_DELTA = 1e-4

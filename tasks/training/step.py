@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tasks.models.build import logits_of
 from tasks.models.layers import whitening_biases
-from tasks.recipe import Recipe
+from tasks.params.recipe import Recipe
 from tasks.training.augment import Draws, gather_augmented
 from tasks.training.phase import Phase
 

@@ -12,8 +12,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from tasks.errors import InputError, ResumableError
-from tasks.recipe import Recipe
+from tasks.params.recipe import Recipe
+from tasks.stage.errors import InputError, ResumableError
 from tasks.training.checkpoint import Checkpoint, History
 from tasks.training.cluster import Agreement, Cluster
 from tasks.training.feed import DEFAULT_MEMORY, Epoch, Feed, Samples, Window, batches, build_feed, draw_epoch

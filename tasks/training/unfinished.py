@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tasks.files import sha256_of, write_json
+from tasks.stage.files import sha256_of, write_json
 from tasks.training.checkpoint import NOTE, CheckpointFolder
 
 KEPT_RUNS = 5  # that others left unfinished

@@ -13,8 +13,8 @@ from typing import Any
 
 from flows.overrides import apply_overrides, parse_assignments
 from infra.local.object_store import ObjectStore
-from tasks.errors import InputError
-from tasks.storage.client import connect
+from tasks.s3.client import connect
+from tasks.stage.errors import InputError
 from tests.drill.processes import Found, processes, workers_of_runs
 from tests.fixtures import prefect_api
 from tests.fixtures.dvc_project import REPOSITORY, command

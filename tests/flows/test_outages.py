@@ -6,7 +6,7 @@ import pytest
 from flows.command import OnLine
 from flows.outages import Endurance, outlast
 from flows.stages import StageError
-from tasks.errors import InputError
+from tasks.stage.errors import InputError
 
 AWAY = StageError("publish", 69, ("publish: the store is away",))
 QUICK = Endurance(wait_seconds=60, pause_seconds=0.05)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from flows.overrides import JOURNAL, apply_overrides, overridden, parse_assignments, preview, put_back
-from tasks.errors import InputError
-from tasks.params import load_params
+from tasks.params.params import load_params
+from tasks.stage.errors import InputError
 from tests.fixtures.dvc_project import REPOSITORY
 
 

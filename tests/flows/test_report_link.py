@@ -14,16 +14,16 @@ from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary
 from flows.report_link import link_text, renew_links
 from infra.local.object_store import ObjectStore
 from infra.local.prefect_server import PrefectServer
-from tasks.errors import InputError
-from tasks.storage.bucket import Bucket
-from tasks.storage.releases import publish_release
+from tasks.registry.releases import publish_release
+from tasks.registry.store import Store
+from tasks.stage.errors import InputError
 from tests.fixtures.buckets import new_bucket, write_release
 
 PAGE = "<!DOCTYPE html><title>the report</title>"
 
 
 @pytest.fixture
-def bucket(object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+def bucket(object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Store:
     for name, value in object_store.environment.items():
         monkeypatch.setenv(name, value)
     return new_bucket(object_store)
@@ -36,7 +36,7 @@ def client(prefect_server: PrefectServer) -> Iterator[SyncPrefectClient]:
         yield opened
 
 
-def publish(bucket: Bucket, folder: Path) -> str:
+def publish(bucket: Store, folder: Path) -> str:
     folder.mkdir()
     (folder / "report.html").write_text(PAGE)
     return publish_release(bucket, folder, write_release(folder, "one")).id
@@ -48,7 +48,7 @@ def url_of(text: str | None) -> str:
     return match[1]
 
 
-def test_it_opens_as_a_page_without_credentials(bucket: Bucket, tmp_path: Path) -> None:
+def test_it_opens_as_a_page_without_credentials(bucket: Store, tmp_path: Path) -> None:
     url = url_of(link_text(bucket, publish(bucket, tmp_path / "release")))
     assert "X-Amz-Expires=604800" in url
     with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 - loopback
@@ -60,7 +60,7 @@ def test_it_opens_as_a_page_without_credentials(bucket: Bucket, tmp_path: Path) 
 
 
 def test_none_where_it_is_not_wanted_or_there_is_no_report(
-    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bucket: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert link_text(bucket, "0" * 16) is None
     release = publish(bucket, tmp_path / "release")
@@ -72,7 +72,7 @@ def test_none_where_it_is_not_wanted_or_there_is_no_report(
 
 
 def test_browsers_may_know_the_store_by_another_address(
-    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bucket: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RETRAIN_REPORT_ENDPOINT", "https://s3.example.org")
     url = url_of(link_text(bucket, publish(bucket, tmp_path / "release")))
@@ -80,7 +80,7 @@ def test_browsers_may_know_the_store_by_another_address(
 
 
 def test_old_links_are_renewed_and_nothing_else_is_signed(
-    bucket: Bucket, client: SyncPrefectClient, tmp_path: Path
+    bucket: Store, client: SyncPrefectClient, tmp_path: Path
 ) -> None:
     key = bucket.prefix.replace("/", "-")
     url = url_of(link_text(bucket, publish(bucket, tmp_path / "release")))

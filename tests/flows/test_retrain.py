@@ -7,7 +7,7 @@ from flows.interrupted import may_pass
 from flows.lineage import RemoteError
 from flows.retrain import worth_another_try
 from flows.stages import StageError
-from tasks.errors import InputError, OutageError
+from tasks.stage.errors import InputError, OutageError
 
 
 def stage(status: int | None) -> StageError:

@@ -6,7 +6,7 @@ import pytest
 from flows.command import Limits
 from flows.stages import Outcome, StageError, parse_progress, read_stages, run_stage
 from infra.process_group import group_lives
-from tasks.errors import InputError
+from tasks.stage.errors import InputError
 from tests.fixtures.dvc_project import MAKE, REPOSITORY
 
 
@@ -164,7 +164,7 @@ def test_progress_is_read_from_the_beginning_of_a_line(line: str, progress: tupl
 
 
 def test_progress_reads_what_stages_print() -> None:
-    from tasks.progress import Progress  # noqa: PLC0415
+    from tasks.stage.progress import Progress  # noqa: PLC0415
 
     shown = Progress(total=8, unit="images")
     shown.done = 3

@@ -9,7 +9,7 @@ import pytest
 from flows.stages import StageError, run_stage
 from flows.workspace import LOCK_FILE, exclusive_workspace
 from infra.process_group import birth_of, group_lives, stop_group
-from tasks.errors import InputError, OutageError
+from tasks.stage.errors import InputError, OutageError
 from tests.fixtures.dvc_project import MAKE, REPOSITORY
 
 HOLDER = """

@@ -5,7 +5,7 @@ import tarfile
 from unittest.mock import patch
 
 from tasks.data import cifar10
-from tasks.errors import InputError
+from tasks.stage.errors import InputError
 from tests.fuzz.scratch import file_of
 from tests.fuzz.tar_checksums import with_checksums
 

@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 
 from tasks.data.folders import read_folders
-from tasks.errors import InputError
+from tasks.stage.errors import InputError
 from tests.fixtures.archives import encoded, write_tar, write_zip
 from tests.fuzz.scratch import FOLDER, file_of
 from tests.fuzz.tar_checksums import with_checksums

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from tasks.data.images import FORMATS, decode_image
-from tasks.errors import InputError
+from tasks.stage.errors import InputError
 
 SIZE = 16
 

@@ -5,10 +5,10 @@ import json
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from tasks.errors import InputError
-from tasks.storage.manifest import Manifest, parse_manifest
-from tasks.storage.releases import check_signature
-from tasks.storage.signatures import SigningKey, UntrustedError
+from tasks.registry.manifest import Manifest, parse_manifest
+from tasks.registry.releases import check_signature
+from tasks.registry.signatures import SigningKey, UntrustedError
+from tasks.stage.errors import InputError
 from tests.fixtures.buckets import write_release
 from tests.fuzz.scratch import FOLDER
 

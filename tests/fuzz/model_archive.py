@@ -7,10 +7,10 @@ import zipfile
 import h5py
 import numpy as np
 
-from tasks.errors import InputError
-from tasks.models.configuration import weight_shapes
-from tasks.models.inspection import inspect_archive
+from tasks.model_files.configuration import weight_shapes
+from tasks.model_files.inspection import inspect_archive
 from tasks.models.weights_file import stored_shapes
+from tasks.stage.errors import InputError
 from tests.fuzz.scratch import file_of
 
 ARCHIVE, CONFIG, WEIGHTS = b"A", b"C", b"W"

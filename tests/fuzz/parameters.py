@@ -3,8 +3,8 @@
 import contextlib
 
 from flows.overrides import parse_assignments
-from tasks.errors import InputError
-from tasks.params import load_params, parse_params
+from tasks.params.params import load_params, parse_params
+from tasks.stage.errors import InputError
 from tests.fixtures.dvc_project import REPOSITORY
 from tests.fuzz.scratch import file_of
 

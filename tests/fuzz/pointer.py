@@ -2,12 +2,13 @@
 
 from dataclasses import replace
 
-from tasks.errors import InputError
-from tasks.storage import pointers
-from tasks.storage.bucket import Bucket, Stored
+from tasks.registry import channels as pointers
+from tasks.registry.store import Store
+from tasks.s3.bucket import Stored
+from tasks.stage.errors import InputError
 from tests.fuzz.manifest import KEY
 
-UNSIGNED = Bucket(None, "retrain", "models")
+UNSIGNED = Store(None, "retrain", "models")
 SIGNED = replace(UNSIGNED, trust=KEY.trusted)
 
 

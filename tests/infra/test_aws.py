@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tasks.storage.releases import manifest_key
+from tasks.registry.releases import manifest_key
 from tests.fixtures.aws_templates import FOLDER, resources
 
 POLICIES = sorted((FOLDER / "policies").glob("*.json"))

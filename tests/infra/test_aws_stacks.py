@@ -17,11 +17,12 @@ from typing import Any
 import pytest
 
 from flows.lineage import missing_in_remote, push
-from tasks.storage.bucket import Bucket, ConflictError
-from tasks.storage.checkpoints import RemoteCheckpoints
-from tasks.storage.client import connect
-from tasks.storage.pointers import move_pointer, read_channel
-from tasks.storage.releases import list_releases, manifest_key, publish_release, pull_release, verify_folder
+from tasks.registry.channels import move_pointer, read_channel
+from tasks.registry.releases import list_releases, manifest_key, publish_release, pull_release, verify_folder
+from tasks.registry.store import Store
+from tasks.s3.bucket import ConflictError
+from tasks.s3.client import connect
+from tasks.training.remote_checkpoints import RemoteCheckpoints
 from tests.fixtures.aws_templates import FOLDER, resources
 from tests.fixtures.buckets import write_release
 from tests.fixtures.dvc_project import dvc, make_project
@@ -74,7 +75,7 @@ def cloud() -> Iterator[Cloud]:
 
 
 @pytest.fixture(scope="module")
-def bucket(cloud: Cloud) -> Bucket:
+def bucket(cloud: Cloud) -> Store:
     """The bucket of bucket.yaml's stack, whole."""
     made = cloud.create_stack("bucket", (FOLDER / "bucket.yaml").read_text(), BucketName=NAME)
     assert made["Bucket"] == NAME
@@ -84,7 +85,7 @@ def bucket(cloud: Cloud) -> Bucket:
     store.put_bucket_ownership_controls(Bucket=NAME, OwnershipControls=wanted["OwnershipControls"])
     rules = [as_s3_says_it(rule) for rule in wanted["LifecycleConfiguration"]["Rules"]]
     store.put_bucket_lifecycle_configuration(Bucket=NAME, LifecycleConfiguration={"Rules": rules})
-    return Bucket(connect(cloud.environment), NAME, "models")
+    return Store(connect(cloud.environment), NAME, "models")
 
 
 def as_s3_says_it(rule: dict[str, Any]) -> dict[str, Any]:
@@ -96,7 +97,7 @@ def as_s3_says_it(rule: dict[str, Any]) -> dict[str, Any]:
     return {**said, "Filter": {"Prefix": said.get("Filter", "")}}
 
 
-def test_the_bucket_has_what_the_template_says(cloud: Cloud, bucket: Bucket) -> None:
+def test_the_bucket_has_what_the_template_says(cloud: Cloud, bucket: Store) -> None:
     store = cloud.client("s3")
 
     assert store.get_bucket_versioning(Bucket=bucket.name)["Status"] == "Enabled"
@@ -158,7 +159,7 @@ def test_iam_takes_each_policy(cloud: Cloud, policy: Path) -> None:
     assert version["PolicyVersion"]["Document"] == json.loads(text)
 
 
-def test_releases_are_published_moved_listed_and_pulled(cloud: Cloud, bucket: Bucket, tmp_path: Path) -> None:
+def test_releases_are_published_moved_listed_and_pulled(cloud: Cloud, bucket: Store, tmp_path: Path) -> None:
     bucket.check()
     release = publish_release(bucket, tmp_path / "release", write_release(tmp_path / "release", "first"))
     assert publish_release(bucket, tmp_path / "release", write_release(tmp_path / "release", "first")) == release
@@ -181,7 +182,7 @@ def test_releases_are_published_moved_listed_and_pulled(cloud: Cloud, bucket: Bu
     assert release.id in listed.stdout
 
 
-def test_checkpoints_reach_another_machine(bucket: Bucket, tmp_path: Path) -> None:
+def test_checkpoints_reach_another_machine(bucket: Store, tmp_path: Path) -> None:
     remote = RemoteCheckpoints(f"s3://{bucket.name}/checkpoints", "a" * 64, bucket.client)
     remote.check()
     for step in (1, 2, 3):
@@ -195,7 +196,7 @@ def test_checkpoints_reach_another_machine(bucket: Bucket, tmp_path: Path) -> No
 
 
 def test_dvc_s_versions_are_pushed(
-    cloud: Cloud, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cloud: Cloud, bucket: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in cloud.environment.items():
         monkeypatch.setenv(name, value)

@@ -20,7 +20,7 @@ from infra.messages import (
     run_given_up,
 )
 from infra.prefect_api import PrefectAPI
-from tasks.errors import InputError
+from tasks.stage.errors import InputError
 from tests.fixtures.message_sink import MessageSink
 
 SHORTEST = timedelta(seconds=10)  # that Prefect waits for what does not come

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from infra.local.object_store import ObjectStore
-from tasks.errors import InputError
-from tasks.storage.client import connect
+from tasks.s3.client import connect
+from tasks.stage.errors import InputError
 
 
 @pytest.fixture

@@ -15,16 +15,11 @@ from typing import Any
 import pytest
 
 from infra.local.object_store import BUCKET, ObjectStore
-from tasks.errors import InputError
-from tasks.storage.bucket import Bucket, ConflictError
-from tasks.storage.checkpoints import RemoteCheckpoints
-from tasks.storage.client import connect, storage_errors
-from tasks.storage.garbage import Found, find_garbage, remove_garbage
-from tasks.storage.index import index_key, row_of
-from tasks.storage.manifest import Manifest
-from tasks.storage.objects import delete_object, list_objects
-from tasks.storage.pointers import move_pointer, read_channel
-from tasks.storage.releases import (
+from tasks.registry.channels import move_pointer, read_channel
+from tasks.registry.garbage import Found, find_garbage, remove_garbage
+from tasks.registry.index import index_key, row_of
+from tasks.registry.manifest import Manifest
+from tasks.registry.releases import (
     file_key,
     find_manifest,
     list_releases,
@@ -33,6 +28,12 @@ from tasks.storage.releases import (
     pull_release,
     verify_folder,
 )
+from tasks.registry.store import Store
+from tasks.s3.bucket import ConflictError
+from tasks.s3.client import connect, storage_errors
+from tasks.s3.objects import delete_object, list_objects
+from tasks.stage.errors import InputError
+from tasks.training.remote_checkpoints import RemoteCheckpoints
 from tests.fixtures.buckets import write_release
 from tests.fixtures.identities import environment_of, policy_document, start_guarded_store
 
@@ -63,46 +64,44 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
 
 
 @pytest.fixture
-def role(store: ObjectStore) -> Callable[[str], Bucket]:
+def role(store: ObjectStore) -> Callable[[str], Store]:
     """Give the bucket as an identity sees it."""
-    return lambda name: Bucket(connect(environment_of(store, name)), BUCKET, PREFIX)
+    return lambda name: Store(connect(environment_of(store, name)), BUCKET, PREFIX)
 
 
 @pytest.fixture
-def release(role: Callable[[str], Bucket], tmp_path: Path) -> Manifest:
+def release(role: Callable[[str], Store], tmp_path: Path) -> Manifest:
     """A release that the publisher published, and made candidate."""
     return publish(role("publisher"), tmp_path / "release", tmp_path.name)
 
 
-def publish(bucket: Bucket, folder: Path, name: str) -> Manifest:
+def publish(bucket: Store, folder: Path, name: str) -> Manifest:
     bucket.check()
     release = publish_release(bucket, folder, write_release(folder, name))
     move_pointer(bucket, "candidate", release, NOW, lambda _: "published")
     return release
 
 
-def refused(bucket: Bucket, operation: str, key: str, **arguments: Any) -> str:
+def refused(bucket: Store, operation: str, key: str, **arguments: Any) -> str:
     """Return the sentence with which an operation on an object is refused."""
     with pytest.raises(InputError) as caught, storage_errors(bucket.client, bucket.name, key):
         getattr(bucket.client, operation)(Bucket=bucket.name, Key=key, **arguments)
     return str(caught.value)
 
 
-def assert_denied(bucket: Bucket, operation: str, key: str, **arguments: Any) -> None:
+def assert_denied(bucket: Store, operation: str, key: str, **arguments: Any) -> None:
     assert f"access to s3://{BUCKET}/{key} " in (sentence := refused(bucket, operation, key, **arguments)), sentence
     assert "is denied to these S3 credentials" in sentence
 
 
-def test_a_publisher_publishes_moves_and_pulls(
-    role: Callable[[str], Bucket], release: Manifest, tmp_path: Path
-) -> None:
+def test_a_publisher_publishes_moves_and_pulls(role: Callable[[str], Store], release: Manifest, tmp_path: Path) -> None:
     bucket = role("publisher")
     assert read_channel(bucket, "candidate") == release
     pull_release(bucket, release, tmp_path / "pulled")
     assert verify_folder(tmp_path / "pulled") == release
 
 
-def test_a_publisher_deletes_nothing_and_stays_in_its_folders(role: Callable[[str], Bucket], release: Manifest) -> None:
+def test_a_publisher_deletes_nothing_and_stays_in_its_folders(role: Callable[[str], Store], release: Manifest) -> None:
     bucket = role("publisher")
     for key in (manifest_key(release.id), file_key(release, release.files[0]), "channels/candidate.json"):
         assert_denied(bucket, "delete_object", f"{PREFIX}/{key}")
@@ -125,7 +124,7 @@ def test_a_reader_pulls_by_the_command(store: ObjectStore, release: Manifest, tm
     assert verify_folder(tmp_path / "pulled") == release
 
 
-def test_a_reader_changes_nothing(role: Callable[[str], Bucket], release: Manifest, tmp_path: Path) -> None:
+def test_a_reader_changes_nothing(role: Callable[[str], Store], release: Manifest, tmp_path: Path) -> None:
     bucket, owner = role("reader"), role("owner")
     for key in (manifest_key(release.id), file_key(release, release.files[0]), "channels/candidate.json"):
         assert_denied(bucket, "put_object", f"{PREFIX}/{key}", Body=b"x")
@@ -141,7 +140,7 @@ def test_a_reader_changes_nothing(role: Callable[[str], Bucket], release: Manife
 
 
 def test_a_collector_removes_what_a_publisher_left_and_mends_the_index(
-    role: Callable[[str], Bucket], release: Manifest
+    role: Callable[[str], Store], release: Manifest
 ) -> None:
     bucket, publisher, owner = role("gc"), role("publisher"), role("owner")
     left = {"Bucket": BUCKET, "Key": f"{PREFIX}/releases/{'0' * 16}/{'1' * 16}/model.keras"}
@@ -159,7 +158,7 @@ def test_a_collector_removes_what_a_publisher_left_and_mends_the_index(
     assert find_manifest(bucket, release.id) == release
 
 
-def test_a_collector_touches_no_release_and_writes_nothing(role: Callable[[str], Bucket], release: Manifest) -> None:
+def test_a_collector_touches_no_release_and_writes_nothing(role: Callable[[str], Store], release: Manifest) -> None:
     bucket = role("gc")
     for key in (manifest_key(release.id), "channels/candidate.json"):
         assert_denied(bucket, "delete_object", f"{PREFIX}/{key}")
@@ -175,7 +174,7 @@ def test_a_collector_touches_no_release_and_writes_nothing(role: Callable[[str],
 
 
 def test_a_worker_publishes_and_mirrors_checkpoints(
-    store: ObjectStore, role: Callable[[str], Bucket], tmp_path: Path
+    store: ObjectStore, role: Callable[[str], Store], tmp_path: Path
 ) -> None:
     publish(role("worker"), tmp_path / "release", "by a worker")
     client = connect(environment_of(store, "worker"))
@@ -191,7 +190,7 @@ def test_a_worker_publishes_and_mirrors_checkpoints(
 
 @pytest.mark.parametrize("sid", sorted(NEEDED))
 def test_a_publisher_that_lacks_one_right_is_told_which_and_nothing_is_lost(
-    role: Callable[[str], Bucket], release: Manifest, tmp_path: Path, sid: str
+    role: Callable[[str], Store], release: Manifest, tmp_path: Path, sid: str
 ) -> None:
     owner = role("owner")
     before = list(list_releases(owner))

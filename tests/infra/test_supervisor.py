@@ -11,7 +11,7 @@ import pytest
 
 from infra.local.process import BackgroundProcess
 from infra.local.supervisor import Watched
-from tasks.errors import InputError
+from tasks.stage.errors import InputError
 
 
 class Sleeper:

@@ -9,14 +9,14 @@ import pytest
 
 from infra.local.object_store import ObjectStore
 from infra.local.secrets import write_private_text
-from tasks.storage.client import connect
+from tasks.s3.client import connect
 from tests.fixtures.dvc_project import REPOSITORY, command, dvc, make_project
 
 # Ends once the store holds the files of two: that one waits for the other proves that both run at once.
 MAKE = """\
 import pathlib, sys, time
 sys.path.insert(0, {repository!r})
-from tasks.storage.client import connect
+from tasks.s3.client import connect
 seed = open("params.yaml").read().partition("split:")[2].partition("seed: ")[2].split()[0]
 client = connect()
 client.put_object(Bucket="retrain", Key="{prefix}/" + seed, Body=b"")

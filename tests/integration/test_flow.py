@@ -17,7 +17,7 @@ from infra.local.object_store import ObjectStore
 from infra.local.prefect_server import PrefectServer
 from infra.monitoring.metrics import DEFAULT_FILE, read_samples
 from infra.process_group import group_lives
-from tasks.storage.pointers import read_channel
+from tasks.registry.channels import read_channel
 from tests.fixtures import prefect_api
 from tests.fixtures.answered import IMAGES, publish_answered
 from tests.fixtures.buckets import new_bucket
@@ -27,7 +27,7 @@ from tests.fixtures.dvc_project import REPOSITORY, command, dvc, make_project
 RUN = """
 import json, sys
 import flows.retrain
-from tasks.errors import run_command
+from tasks.stage.errors import run_command
 flows.retrain.BACKOFF_SECONDS, flows.retrain.JITTER = [0.1] * 3, 0
 def body():
     results = flows.retrain.retrain(**json.loads(sys.argv[1]))

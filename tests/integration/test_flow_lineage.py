@@ -9,7 +9,7 @@ import pytest
 from flows.lineage import RemoteError, missing_in_remote, push
 from flows.outages import Endurance, outlast
 from infra.local.object_store import ObjectStore
-from tasks.storage.client import connect
+from tasks.s3.client import connect
 from tests.fixtures.dvc_project import dvc, make_project
 from tests.fixtures.faulty_s3 import FaultyS3
 

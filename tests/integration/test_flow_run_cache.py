@@ -9,7 +9,7 @@ from flows.lineage import push
 from flows.run_cache import EarlierRuns, push_runs
 from flows.stages import Outcome, run_stage
 from infra.local.object_store import ObjectStore
-from tasks.storage.client import connect
+from tasks.s3.client import connect
 from tests.fixtures.dvc_project import command, dvc, make_project
 
 STAGES = ("make", "report")

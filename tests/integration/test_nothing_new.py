@@ -15,9 +15,9 @@ from flows.overrides import apply_overrides
 from flows.run_cache import push_runs
 from flows.stages import Outcome, run_stage
 from infra.local.object_store import ObjectStore
-from tasks.storage import retries
-from tasks.storage.bucket import Bucket
-from tasks.storage.client import connect
+from tasks.registry.store import Store
+from tasks.s3 import retries
+from tasks.s3.client import connect
 from tests.fixtures.answered import IMAGES, publish_answered
 from tests.fixtures.dvc_project import REPOSITORY, make_project
 
@@ -36,12 +36,12 @@ def environment(object_store: ObjectStore) -> Iterator[pytest.MonkeyPatch]:
 
 
 @pytest.fixture(scope="module")
-def bucket(environment: pytest.MonkeyPatch) -> Bucket:
-    return Bucket(connect(), "retrain", f"releases-{uuid.uuid4().hex}")
+def bucket(environment: pytest.MonkeyPatch) -> Store:
+    return Store(connect(), "retrain", f"releases-{uuid.uuid4().hex}")
 
 
 @pytest.fixture(scope="module")
-def finished(environment: pytest.MonkeyPatch, bucket: Bucket, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(environment: pytest.MonkeyPatch, bucket: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project after a run whose release became champion and whose data are in the remote."""
     folder = make_project(tmp_path_factory.mktemp("finished") / "project", f"s3://retrain/{REMOTE}")
     environment.chdir(folder)
@@ -77,7 +77,7 @@ def test_nothing_is_new_after_a_run_until_a_value_or_a_file_changes() -> None:
 
 
 @pytest.mark.parametrize("kind", ["files", "runs"])
-def test_what_the_remote_lost_is_something_to_do(bucket: Bucket, kind: str) -> None:
+def test_what_the_remote_lost_is_something_to_do(bucket: Store, kind: str) -> None:
     listed = bucket.client.list_objects_v2(Bucket="retrain", Prefix=f"{REMOTE}/{kind}/")["Contents"]
     bucket.client.delete_object(Bucket="retrain", Key=next(each["Key"] for each in listed if each["Size"]))
     assert asked() is NEW
@@ -86,7 +86,7 @@ def test_what_the_remote_lost_is_something_to_do(bucket: Bucket, kind: str) -> N
     assert asked() == NOTHING
 
 
-def test_a_release_that_is_not_champion_is_something_to_do(bucket: Bucket) -> None:
+def test_a_release_that_is_not_champion_is_something_to_do(bucket: Store) -> None:
     publish_answered(bucket, Path.cwd(), IMAGES)
     assert asked() is NEW
 

@@ -15,10 +15,10 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from infra.local.object_store import ObjectStore
-from tasks.params import DOWNLOAD_URL
-from tasks.signing import generate_key
-from tasks.storage.client import connect
-from tasks.storage.signatures import SIGNING_KEY
+from tasks.params.params import DOWNLOAD_URL
+from tasks.registry.signatures import SIGNING_KEY
+from tasks.registry.signing import generate_key
+from tasks.s3.client import connect
 from tests.fixtures.secrets import spellings
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -4,8 +4,8 @@ from collections import Counter
 from pathlib import Path
 
 from infra.local.object_store import ObjectStore
-from tasks.storage.pointers import read_pointer
-from tasks.storage.releases import list_releases
+from tasks.registry.channels import read_pointer
+from tasks.registry.releases import list_releases
 from tests.fixtures.buckets import new_bucket
 from tests.fixtures.faults import KINDS
 from tests.soak.gate import passes

@@ -16,9 +16,9 @@ from flows.lineage import push
 from flows.run_cache import EarlierRuns, push_runs
 from flows.stages import Outcome, run_stage
 from infra.local.object_store import ObjectStore
-from tasks.signing import generate_key
-from tasks.storage.client import connect
-from tasks.storage.signatures import SIGNING_KEY, TRUSTED_KEY
+from tasks.registry.signatures import SIGNING_KEY, TRUSTED_KEY
+from tasks.registry.signing import generate_key
+from tasks.s3.client import connect
 from tests.fixtures.dvc_project import command, make_project
 
 REMOTE = f"attacked-{uuid.uuid4().hex}"

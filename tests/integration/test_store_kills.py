@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from infra.local.object_store import ObjectStore
-from tasks.storage.bucket import Bucket
-from tasks.storage.client import connect
+from tasks.registry.store import Store
+from tasks.s3.client import connect
 from tests.fixtures.killed_store import kill_store
 from tests.soak.storm import Storm, Weather
 
@@ -23,7 +23,7 @@ def own_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]
 
 
 def test_what_was_acknowledged_is_there_after_a_kill_in_mid_write(own_store: ObjectStore) -> None:
-    bucket = Bucket(connect(own_store.environment), own_store.bucket, "kill")
+    bucket = Store(connect(own_store.environment), own_store.bucket, "kill")
     bucket.learn_conditions()
     acknowledged: list[int] = []
     enough = threading.Event()

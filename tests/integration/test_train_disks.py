@@ -6,7 +6,7 @@ import uuid
 from pathlib import Path
 
 from infra.local.object_store import ObjectStore
-from tasks.storage.client import connect
+from tasks.s3.client import connect
 from tests.fixtures.nursery import Nursery
 from tests.fixtures.train_workspace import checkpoints, contents, newest_step, write_workspace
 

@@ -5,16 +5,16 @@ import os
 from collections.abc import Callable, Iterator, Set
 from pathlib import Path
 
-from tasks.errors import InputError
-from tasks.storage.bucket import Bucket
-from tasks.storage.manifest import Manifest
-from tasks.storage.pointers import CHANNELS, Pointer, read_pointer
-from tasks.storage.releases import find_manifest, list_releases, pull_release, verify_folder
+from tasks.registry.channels import CHANNELS, Pointer, read_pointer
+from tasks.registry.manifest import Manifest
+from tasks.registry.releases import find_manifest, list_releases, pull_release, verify_folder
+from tasks.registry.store import Store
+from tasks.stage.errors import InputError
 
 Gate = Callable[[Manifest, Manifest | None], str | None]
 
 
-def audit(bucket: Bucket, acknowledged: Set[str], gate: Gate, folder: Path) -> list[str]:
+def audit(bucket: Store, acknowledged: Set[str], gate: Gate, folder: Path) -> list[str]:
     """Return what is wrong: with releases, with what was acknowledged, and with the channels.
 
     Args:
@@ -32,7 +32,7 @@ def audit(bucket: Bucket, acknowledged: Set[str], gate: Gate, folder: Path) -> l
     ]
 
 
-def _unsound_releases(bucket: Bucket, releases: dict[str, Manifest], folder: Path) -> Iterator[str]:
+def _unsound_releases(bucket: Store, releases: dict[str, Manifest], folder: Path) -> Iterator[str]:
     for manifest in releases.values():
         try:
             with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stderr(nowhere):  # its progress
@@ -42,7 +42,7 @@ def _unsound_releases(bucket: Bucket, releases: dict[str, Manifest], folder: Pat
             yield f"{manifest.id} is visible, but {error}"
 
 
-def _wrong_moves(bucket: Bucket, acknowledged: Set[str]) -> Iterator[str]:
+def _wrong_moves(bucket: Store, acknowledged: Set[str]) -> Iterator[str]:
     """A channel names releases only, each with the manifest that it has, and the candidate was every one of them."""
     for channel in CHANNELS:
         pointer = read_pointer(bucket, channel)
@@ -56,7 +56,7 @@ def _wrong_moves(bucket: Bucket, acknowledged: Set[str]) -> Iterator[str]:
             yield from (f"{release} was never candidate" for release in acknowledged - _named(pointer))
 
 
-def _wrong_champion(bucket: Bucket, releases: dict[str, Manifest], gate: Gate) -> Iterator[str]:
+def _wrong_champion(bucket: Store, releases: dict[str, Manifest], gate: Gate) -> Iterator[str]:
     """Each champion passed the gate against the one before."""
     champions = [release for release in _champions(bucket) if release.id in releases]
     for before, after in zip([None, *champions], champions, strict=False):
@@ -64,7 +64,7 @@ def _wrong_champion(bucket: Bucket, releases: dict[str, Manifest], gate: Gate) -
             yield f"champion {after.id} does not pass the gate against {before.id if before else 'nothing'}"
 
 
-def passed_over(bucket: Bucket, gate: Gate) -> list[str]:
+def passed_over(bucket: Store, gate: Gate) -> list[str]:
     """Return which releases were never champion though no champion keeps them out, once every publisher has ended.
 
     Where there is none, some order of the publications leads to this history: that of the champions, with every other
@@ -75,7 +75,7 @@ def passed_over(bucket: Bucket, gate: Gate) -> list[str]:
     return [f"{release.id} should be champion" for release in never if all(gate(release, each) for each in champions)]
 
 
-def _champions(bucket: Bucket) -> list[Manifest]:
+def _champions(bucket: Store) -> list[Manifest]:
     pointer = read_pointer(bucket, "champion")
     found = [find_manifest(bucket, move.release) for move in pointer.history] if pointer else []
     return [manifest for manifest in found if manifest is not None]

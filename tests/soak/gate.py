@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from tasks.params import PublishParams
-from tasks.storage.gate import Champion, Measurement, judge
-from tasks.storage.manifest import Manifest
+from tasks.params.params import PublishParams
+from tasks.registry.gate import Champion, Measurement, judge
+from tasks.registry.manifest import Manifest
 
 IMAGES = 1000
 CLASSES = tuple("abcdefghij")

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from boto3.s3.transfer import TransferConfig
 
-from tasks.errors import run_command
-from tasks.storage import bucket as bucket_module
-from tasks.storage import client as client_module
-from tasks.storage.bucket import Bucket
-from tasks.storage.client import connect
-from tasks.storage.manifest import Manifest
-from tasks.storage.pointers import move_pointer
-from tasks.storage.releases import publish_release
+from tasks.registry.channels import move_pointer
+from tasks.registry.manifest import Manifest
+from tasks.registry.releases import publish_release
+from tasks.registry.store import Store
+from tasks.s3 import bucket as bucket_module
+from tasks.s3 import client as client_module
+from tasks.s3.client import connect
+from tasks.stage.errors import run_command
 from tests.fixtures.buckets import write_release
 from tests.soak.gate import passes
 
@@ -40,12 +40,12 @@ class Place:
     prefix: str
     folder: Path
 
-    def open(self, client: str) -> Bucket:
+    def open(self, client: str) -> Store:
         """Return the bucket, for a client of this name that does not wait long."""
         os.environ["AWS_SDK_UA_APP_ID"] = f"{client}.{os.getpid()}"
         client_module.READ_SECONDS = client_module.CONNECT_SECONDS = PATIENCE_SECONDS
         bucket_module.TRANSFER = TransferConfig(multipart_threshold=PART_BYTES, multipart_chunksize=PART_BYTES)
-        return Bucket(connect(self.environment), self.bucket, self.prefix)
+        return Store(connect(self.environment), self.bucket, self.prefix)
 
     def log_to(self, name: str) -> None:
         """Send what this process prints to `<folder>/<name>.log`."""
@@ -81,7 +81,7 @@ def publish(place: Place, publication: Publication, client: str) -> None:
     sys.stdout.flush()
 
 
-def _publish(bucket: Bucket, publication: Publication, folder: Path) -> None:
+def _publish(bucket: Store, publication: Publication, folder: Path) -> None:
     release = publish_release(bucket, folder, publication.write(folder))
     now = datetime.now(UTC).isoformat(timespec="seconds")
     move_pointer(bucket, "candidate", release, now, lambda _: "published")

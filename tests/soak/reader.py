@@ -3,12 +3,12 @@
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from tasks.errors import InputError
-from tasks.files import write_json
-from tasks.storage.bucket import Bucket
-from tasks.storage.manifest import Manifest
-from tasks.storage.pointers import CHANNELS, Move, read_pointer, resolve
-from tasks.storage.releases import pull_release, verify_folder
+from tasks.registry.channels import CHANNELS, Move, read_pointer, resolve
+from tasks.registry.manifest import Manifest
+from tasks.registry.releases import pull_release, verify_folder
+from tasks.registry.store import Store
+from tasks.stage.errors import InputError
+from tasks.stage.files import write_json
 from tests.soak.publisher import Place
 
 
@@ -47,7 +47,7 @@ def read(place: Place, client: str) -> None:
     write_json(place.folder / f"{client}.json", asdict(seen))
 
 
-def _pull(bucket: Bucket, folder: Path, copy: Manifest | None, seen: Seen) -> Manifest | None:
+def _pull(bucket: Store, folder: Path, copy: Manifest | None, seen: Seen) -> Manifest | None:
     """Pull once; return whose copy the folder is then known to hold."""
     try:
         manifest = resolve(bucket, "champion")

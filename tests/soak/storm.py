@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from infra.local.object_store import ObjectStore
-from tasks.files import read_json
-from tasks.storage.bucket import Bucket
-from tasks.storage.client import connect
+from tasks.registry.store import Store
+from tasks.s3.client import connect
+from tasks.stage.files import read_json
 from tests.fixtures.faults import Kill, Moment, SeededPlan
 from tests.fixtures.faulty_s3 import FaultyS3
 from tests.fixtures.killed_store import kill_store
@@ -107,7 +107,7 @@ class Storm:
         self, store: ObjectStore, prefix: str, weather: Weather, folder: Path, say: Callable[[str], None] = print
     ) -> None:
         self._store, self._weather, self._folder, self._say = store, weather, folder, say
-        self._bucket = Bucket(connect(store.environment), store.bucket, prefix)
+        self._bucket = Store(connect(store.environment), store.bucket, prefix)
         self._chance = random.Random(weather.seed)  # noqa: S311  not a secret
         self._publications = [self._draw(number) for number in range(weather.publications)]
         self._proxy = FaultyS3(

@@ -11,11 +11,11 @@ from ruamel.yaml import YAML
 
 from infra.local.object_store import ObjectStore
 from tasks.data.digits import bundled_digits
-from tasks.data.source import load_source
 from tasks.download import download
-from tasks.errors import InputError
-from tasks.files import sha256_of
-from tasks.params import DownloadParams
+from tasks.params.params import DownloadParams
+from tasks.sources.source import load_source
+from tasks.stage.errors import InputError
+from tasks.stage.files import sha256_of
 from tests.fixtures.archives import colour_images, write_tar, write_zip
 from tests.fixtures.http_server import FaultyServer
 from tests.tasks.test_split import REPOSITORY, assert_refused, command, folder_bytes
@@ -122,7 +122,7 @@ def test_command_shows_bytes_rate_and_share(tmp_path: Path, http_server: FaultyS
 def test_s3_address_as_a_command(
     tmp_path: Path, archive: Path, object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tasks.storage.client import connect  # noqa: PLC0415  # boto3 is imported where S3 is used
+    from tasks.s3.client import connect  # noqa: PLC0415  # boto3 is imported where S3 is used
 
     for name, value in object_store.environment.items():
         monkeypatch.setenv(name, value)

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 
 from tasks.data.arrays import load_arrays
-from tasks.errors import InputError
 from tasks.evaluate import evaluate
-from tasks.files import read_json, sha256_of, write_json
-from tasks.models.files import load_model, save_model
-from tasks.params import EvaluateParams
+from tasks.model_files.files import load_model, save_model
+from tasks.params.params import EvaluateParams
+from tasks.stage.errors import InputError
+from tasks.stage.files import read_json, sha256_of, write_json
 from tests.tasks.reporting.small_run import CLASSES, SHAPE, build_small_model, write_model, write_split
 
 ROOT = Path(__file__).parents[2]

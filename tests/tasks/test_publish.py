@@ -17,13 +17,13 @@ import tensorflow as tf
 
 from infra.local.object_store import ObjectStore
 from tasks.data.arrays import load_arrays
-from tasks.offer import examined
-from tasks.storage.actor import current_actor
-from tasks.storage.bucket import Bucket
-from tasks.storage.manifest import Manifest
-from tasks.storage.pointers import read_pointer, resolve
-from tasks.storage.releases import list_releases, pull_release
-from tasks.storage.signatures import TrustedKeys
+from tasks.registry.actor import current_actor
+from tasks.registry.channels import read_pointer, resolve
+from tasks.registry.manifest import Manifest
+from tasks.registry.offer import examined
+from tasks.registry.releases import list_releases, pull_release
+from tasks.registry.signatures import TrustedKeys
+from tasks.registry.store import Store
 from tests.fixtures.published import PARAMS_FILE, RIGHT, Published, Workspace, channels, rules
 from tests.fixtures.stages import CLASSES, SIZE
 
@@ -125,9 +125,9 @@ def test_publishing_moves_no_channel(new_workspace: Workspace) -> None:
 def test_a_damaged_upload_is_noticed_before_it_is_a_release(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    upload = Bucket.upload
+    upload = Store.upload
 
-    def damaged(self: Bucket, source: Path, key: str, sha256: str) -> None:
+    def damaged(self: Store, source: Path, key: str, sha256: str) -> None:
         upload(self, source, key, sha256)
         if key.endswith("model.keras"):
             body = bytearray(source.read_bytes())
@@ -137,7 +137,7 @@ def test_a_damaged_upload_is_noticed_before_it_is_a_release(
     before = channels(workspace)
     workspace.retrain(right=RIGHT + 1)
     with monkeypatch.context() as patched:
-        patched.setattr(Bucket, "upload", damaged)
+        patched.setattr(Store, "upload", damaged)
         assert "model.keras was altered" in workspace.refused()
     assert [manifest.id for manifest in _published(workspace)] == [before[0]]
     assert channels(workspace) == before

@@ -13,8 +13,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from tasks.data.arrays import Arrays, SplitRecord, save_arrays, save_split_record
-from tasks.files import write_json
-from tasks.models.files import load_model
+from tasks.model_files.files import load_model
+from tasks.stage.files import write_json
 
 ROOT = Path(__file__).parents[2]
 CLASSES = ("dark", "dim", "bright", "white")

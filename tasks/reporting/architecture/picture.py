@@ -8,9 +8,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-from tasks.files import replaced_file
 from tasks.reporting.architecture.graph import Box, read_graph
 from tasks.reporting.architecture.layout import Layout, arrange
+from tasks.stage.files import replaced_file
 
 # Inches, at DOTS an inch.
 DOTS = 120

@@ -9,8 +9,8 @@ from typing import Any
 import matplotlib
 from PIL import Image, ImageDraw, ImageFont
 
-from tasks.files import replaced_file, write_text
 from tasks.reporting.architecture.graph import Box, read_graph
+from tasks.stage.files import replaced_file, write_text
 
 HEADINGS = ("Layer (type)", "Output shape", "Parameters", "Connected to")
 FONT = "fonts/ttf/DejaVuSansMono.ttf"

@@ -12,7 +12,7 @@ from infra.local.process import free_port
 from infra.monitoring.endpoint import serve
 from infra.monitoring.metrics import METRICS, Samples, metrics_file, read_samples, write_samples
 from infra.prefect_api import PrefectAPI
-from tasks.errors import InputError
+from tasks.stage.errors import InputError
 from tests.infra.test_messages import run_of
 
 SAMPLES: Samples = {

@@ -12,7 +12,7 @@ import pytest
 
 from tasks.data import archive as module
 from tasks.data.archive import archive_suffix, members
-from tasks.errors import InputError
+from tasks.stage.errors import InputError
 from tests.fixtures.archives import write_tar, write_zip
 
 FILES = {"top/a": b"first" * 300, "top/b": b"second", "top/empty": b""}

@@ -16,8 +16,8 @@ from tasks.data.arrays import (
     save_selected,
     save_split_record,
 )
-from tasks.errors import InputError
-from tasks.files import write_json
+from tasks.stage.errors import InputError
+from tasks.stage.files import write_json
 
 COUNT = IMAGES_AT_ONCE + 7
 STREAM = np.random.default_rng(0)

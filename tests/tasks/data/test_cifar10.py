@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tasks.data.cifar10 import read_cifar10
-from tasks.errors import InputError
+from tasks.stage.errors import InputError
 from tests.fixtures.archives import CIFAR10_CLASSES, CIFAR10_FOLDER, RECORD_BYTES, cifar10_files, write_tar
 
 Files = dict[str, bytes]

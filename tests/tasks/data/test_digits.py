@@ -8,7 +8,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from tasks.data.digits import bundled_digits, read_digits
-from tasks.errors import InputError
+from tasks.stage.errors import InputError
 
 
 def test_digits_are_scikit_learns() -> None:

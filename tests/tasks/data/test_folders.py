@@ -7,7 +7,7 @@ import pytest
 
 from tasks.data.folders import read_folders
 from tasks.data.labelled import UNASSIGNED
-from tasks.errors import InputError
+from tasks.stage.errors import InputError
 from tests.fixtures.archives import colour_images, encoded, write_tar, write_zip
 
 

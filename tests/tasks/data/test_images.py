@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tasks.data.images import PIXELS_LIMIT, decode_image
-from tasks.errors import InputError
+from tasks.stage.errors import InputError
 from tests.fixtures.archives import encoded
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)

@@ -3,7 +3,7 @@
 import pytest
 
 from tasks.data.layout import Entry, read_layout
-from tasks.errors import InputError
+from tasks.stage.errors import InputError
 
 
 def layout(*names: str, folders: tuple[str, ...] = ()) -> list[tuple[str | None, str]]:

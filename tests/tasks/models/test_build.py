@@ -9,12 +9,12 @@ import keras
 import numpy as np
 import pytest
 
-from tasks.errors import InputError
+from tasks.model_files.files import load_model, save_model
 from tasks.models.build import build_model, logits_of, whiten
-from tasks.models.files import load_model, save_model
 from tasks.models.whitening import pixel_statistics
-from tasks.params import load_params
-from tasks.recipe import ModelParams
+from tasks.params.params import load_params
+from tasks.params.recipe import ModelParams
+from tasks.stage.errors import InputError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3), dtype=np.uint8)
 STATISTICS = pixel_statistics(IMAGES)

@@ -9,8 +9,8 @@ import h5py
 import numpy as np
 import pytest
 
-from tasks.errors import InputError
-from tasks.models.inspection import inspect_archive
+from tasks.model_files.inspection import inspect_archive
+from tasks.stage.errors import InputError
 from tests.fixtures.model_archives import WEIGHTS, refusal, with_weights, write_members
 
 HUGE = 10**12

@@ -9,9 +9,9 @@ import keras
 import numpy as np
 
 from tasks.data.arrays import SPLITS, Arrays, SplitRecord, save_arrays, save_split_record
-from tasks.files import sha256_of, write_json
-from tasks.models.files import save_model
+from tasks.model_files.files import save_model
 from tasks.reporting.architecture import draw_architecture, write_summary
+from tasks.stage.files import sha256_of, write_json
 
 CLASSES = ("red", "green", "blue")
 SHAPE = (12, 10, 3)

@@ -5,8 +5,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from tasks.evaluation.metrics import Calibration, calibration, class_scores
 from tasks.reporting import plots
-from tasks.reporting.metrics import Calibration, calibration, class_scores
 
 NAMES = ["ant", "bee", "cat & <dog>"]
 CONFUSION = np.array([[8, 1, 1], [0, 10, 0], [2, 3, 5]])

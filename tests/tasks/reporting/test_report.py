@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tasks.evaluation.metrics import calibration, confusion_matrix
 from tasks.reporting.architecture import draw_architecture
 from tasks.reporting.architecture.summary import summary_text
-from tasks.reporting.metrics import calibration, confusion_matrix
 from tasks.reporting.report import Evaluated, confused_pairs, most_confident_mistakes, plain, render_report
 from tests.tasks.reporting.chromium import Page, chromium_page, find_chromium
 from tests.tasks.reporting.small_run import CLASSES, SHAPE, build_small_model, small_history, small_training

@@ -4,7 +4,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.recipe import AugmentParams
+from tasks.params.recipe import AugmentParams
 from tasks.training.augment import Draws, draw_augmentation, draw_order, gather_augmented
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (20, 8, 6, 3), dtype=np.uint8)

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 import tensorflow as tf
 
-from tasks.errors import InputError
+from tasks.stage.errors import InputError
 from tasks.training.cluster import Cluster, Host, read_cluster
 
 WORKERS = ["10.0.0.1:2222", "10.0.0.2:2222", "10.0.0.3:2222"]

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.data.arrays import load_arrays
-from tasks.errors import ResumableError
+from tasks.stage.errors import ResumableError
 from tasks.training.checkpoint import CheckpointFolder
 from tasks.training.cluster import Cluster
 from tasks.training.distribute import build_strategy

@@ -1,7 +1,7 @@
 import keras
 import numpy as np
 
-from tasks.recipe import LookaheadParams
+from tasks.params.recipe import LookaheadParams
 from tasks.training.adam import Adam
 from tasks.training.lookahead import Lookahead
 from tasks.training.nesterov import NesterovSGD

@@ -3,7 +3,7 @@ import pytest
 
 from tasks.models.build import build_model
 from tasks.models.whitening import PixelStatistics
-from tasks.recipe import Recipe
+from tasks.params.recipe import Recipe
 from tasks.training.phase import Phase, Phases, rounded_up
 from tests.tasks.training.test_trainer import RECIPE
 

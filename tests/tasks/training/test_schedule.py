@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.recipe import ScheduleParams
+from tasks.params.recipe import ScheduleParams
 from tasks.training.schedule import RateSchedule, best_epoch, count_reductions, should_stop
 
 losses = st.lists(st.floats(0, 3, width=16), min_size=1, max_size=30)

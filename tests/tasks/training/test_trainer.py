@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tasks.errors import InputError, ResumableError
 from tasks.models.build import build_model, whiten
 from tasks.models.whitening import pixel_statistics
-from tasks.params import load_params
-from tasks.recipe import Recipe
+from tasks.params.params import load_params
+from tasks.params.recipe import Recipe
+from tasks.stage.errors import InputError, ResumableError
 from tasks.training.checkpoint import CheckpointFolder
 from tasks.training.distribute import build_strategy
 from tasks.training.feed import Samples

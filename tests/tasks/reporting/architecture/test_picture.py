@@ -14,7 +14,7 @@ from PIL import Image
 
 from tasks.models.build import build_model
 from tasks.models.whitening import pixel_statistics
-from tasks.recipe import ModelParams
+from tasks.params.recipe import ModelParams
 from tasks.reporting.architecture import draw_architecture, write_summary
 from tasks.reporting.architecture.picture import _shorten
 from tasks.reporting.architecture.summary import summary_text

@@ -1,0 +1,126 @@
+"""Who trains, who validates, who tests: seeded and stratified, or the last images as they lie."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.data.arrays import SPLITS, Indices, Labels
+from tasks.data.duplicates import TEST, TRAIN, VALIDATION, count_duplicates, drop_duplicates, find_duplicates
+from tasks.data.labelled import UNASSIGNED, LabelledImages
+from tasks.stage.errors import InputError
+
+
+@dataclass(frozen=True)
+class Division:
+    """The images of each split.
+
+    Attributes:
+        indices: For each of SPLITS the positions of its images in the archive's order, rising; int64.
+        duplicates: What split.json says of byte-identical images.
+    """
+
+    indices: dict[str, Indices]
+    duplicates: dict[str, Any]
+
+
+def divide(data: LabelledImages, method: str, validation_fraction: float, test_fraction: float, seed: int) -> Division:
+    """Give every image to one split; a split that the archive itself has is taken as it is.
+
+    Args:
+        data: The images, labels and the archive's own splits.
+        method: `stratified` or `tail`.
+        validation_fraction: Of the training images, where the archive has no validation images.
+        test_fraction: Of all images, where the archive has no test images.
+        seed: Of the stratified choice.
+
+    Raises:
+        InputError: A split would have no image, or a class no training image.
+    """
+    labels = data.arrays.labels
+    groups = find_duplicates(data.arrays.images)
+    unique = np.bincount(groups)[groups] == 1
+    eligible = unique | (not data.separate_duplicates)
+    has = {split: bool((data.published == split).any()) for split in (VALIDATION, TEST)}
+    assignment = np.where(data.published == UNASSIGNED, np.int8(TRAIN), data.published)
+    for split, fraction, whole in ((TEST, test_fraction, len(labels)), (VALIDATION, validation_fraction, None)):
+        if not has[split]:
+            pool = np.flatnonzero(assignment == TRAIN)
+            total = len(pool) if whole is None else whole
+            if method == "tail":
+                chosen = choose_tail(pool, total, fraction)
+            else:
+                chosen = choose_stratified(pool, labels, eligible, round(fraction * total), (seed, split), data.classes)
+            assignment[chosen] = split
+    duplicates = {**count_duplicates(groups, labels, assignment), "dropped": dict.fromkeys(SPLITS, 0)}
+    if data.separate_duplicates:
+        kept = drop_duplicates(groups, labels, assignment)
+        duplicates["dropped"] = {
+            name: int((assignment != kept)[assignment == i].sum()) for i, name in enumerate(SPLITS)
+        }
+        assignment = kept
+    _refuse_empty(assignment, data)
+    return Division({name: np.flatnonzero(assignment == i) for i, name in enumerate(SPLITS)}, duplicates)
+
+
+def choose_tail(pool: Indices, total: int, fraction: float) -> Indices:
+    """Return the last images of `pool`: a fraction of `total`, cut where Keras's `validation_split` cuts."""
+    count = total - int(total * (1 - fraction))
+    return pool[max(0, len(pool) - count) :]
+
+
+def choose_stratified(
+    pool: Indices,
+    labels: Labels,
+    eligible: NDArray[np.bool_],
+    count: int,
+    seed: tuple[int, int],
+    classes: tuple[str, ...],
+) -> Indices:
+    """Choose exactly `count` images, each class by its share of the pool (largest remainder, ties to the first class).
+
+    Args:
+        pool: Positions to choose from, rising.
+        labels: Of all images.
+        eligible: Of all images: whether one may be chosen; those that may not still count in the shares.
+        count: How many to choose in all.
+        seed: Of the choice; each class has its own stream, so that one class's images do not change another's choice.
+        classes: Names, for errors.
+
+    Returns:
+        The chosen positions, int64 (count,).
+
+    Raises:
+        InputError: A class has too few eligible images.
+    """
+    quotas = largest_remainder(np.bincount(labels[pool], minlength=len(classes)), count)
+    chosen = []
+    for label, quota in enumerate(quotas):
+        candidates = pool[(labels[pool] == label) & eligible[pool]]
+        if quota > len(candidates):
+            raise InputError(
+                f"class {classes[label]!r} has {len(candidates)} images without a copy, and {quota} are to be held out"
+            )
+        stream = np.random.RandomState([*seed, label])  # its stream is frozen for good (NEP 19), a Generator's is not
+        chosen.append(stream.permutation(candidates)[:quota])
+    return np.concatenate(chosen)
+
+
+def largest_remainder(sizes: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Share `count` out in proportion to `sizes`, in whole numbers that add up to it exactly (Hamilton's method)."""
+    whole = int(sizes.sum())
+    quotas, remainders = np.divmod(sizes * count, whole)
+    first = np.argsort(-remainders, kind="stable")[: count - int(quotas.sum())]
+    quotas[first] += 1
+    return quotas
+
+
+def _refuse_empty(assignment: NDArray[np.int8], data: LabelledImages) -> None:
+    """Raise InputError for a split without an image and for a class that cannot be learnt."""
+    for position, split in enumerate(SPLITS):
+        if not (assignment == position).any():
+            raise InputError(f"no image is left for {split} of {len(assignment)} in all")
+    trained = np.bincount(data.arrays.labels[assignment == TRAIN], minlength=len(data.classes))
+    if not trained.all():
+        raise InputError(f"no training image is left for the class {data.classes[int(np.argmin(trained))]!r}")

@@ -1,0 +1,160 @@
+"""A training recipe as frozen, validated types: all that decides a training run but its data and seed."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from tasks.params.section import NonNegative, Positive, Section, Share
+
+
+class Whitening(Section):
+    """Frozen first convolution from the eigenvectors of 2×2 patches (airbench, arXiv 2404.00498, section 3.2)."""
+
+    images: Positive = 5000
+    epsilon: Annotated[float, Field(gt=0)] = 5e-4
+    bias_epochs: NonNegative = 3
+    bias_rate_factor: Annotated[float, Field(gt=0)] = 1.0
+
+
+class ModelParams(Section):
+    """Base and head of the network.
+
+    Attributes:
+        base: `vgg16`, `resnet50` (keras.applications, without top) or `airbench` (the convnet of the fast recipe).
+        head: `residual_separable` (the author's block) or `linear`.
+        weights: `none`, `imagenet` or a path to a `.weights.h5` file, for vgg16 and resnet50.
+        scaling: How uint8 pixels become numbers: `unit` ([0, 1]), `standard` (training mean and standard deviation
+            per channel), `imagenet` (as the base's own ImageNet weights want them).
+        widths: Filters of the three groups of `airbench`.
+        activation: Of `airbench`.
+        pooling: Of the `linear` head.
+        logit_scale: Factor on the `linear` head's logits.
+        batch_norm_momentum: The share of the running statistics kept a step; of `airbench`, and of `vgg16` with
+            `batch_norm`.
+        convolutions: Of each group of `airbench`; the third is a residual branch, as in airbench96.
+        batch_norm: Whether `vgg16` normalizes after every convolution, which then has no bias.
+    """
+
+    base: Literal["vgg16", "resnet50", "airbench"]
+    head: Literal["residual_separable", "linear"]
+    weights: str = "none"
+    scaling: Literal["unit", "standard", "imagenet"] = "unit"
+    widths: tuple[Positive, Positive, Positive] = (64, 256, 256)
+    activation: Literal["relu", "gelu", "gelu_tanh", "silu"] = "gelu"
+    pooling: Literal["average", "max"] = "average"
+    logit_scale: Annotated[float, Field(gt=0)] = 1.0
+    batch_norm_momentum: Share = 0.6
+    convolutions: Annotated[int, Field(ge=2, le=3)] = 2
+    batch_norm: bool = False
+    whitening: Whitening = Whitening()
+
+    @model_validator(mode="after")
+    def _weights_fit(self) -> "ModelParams":
+        if self.batch_norm and (self.base != "vgg16" or self.weights != "none"):
+            raise ValueError("batch_norm = true is for base vgg16 with weights none")
+        return self
+
+
+class LossParams(Section):
+    """What is minimised, as a mean over the global batch."""
+
+    name: Literal["binary_crossentropy", "categorical_crossentropy"]
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+class OptimizerParams(Section):
+    """Adam as Keras defines it, SGD with Nesterov momentum and L2, or Muon for kernels and that SGD for the rest.
+
+    Attributes:
+        learning_rate: Peak rate, for a mean loss.
+        momentum: Of SGD.
+        l2: Added to the gradient of the mean loss: l2 × weight.
+        batch_norm_rate_factor: Rate of batch norm's betas over `learning_rate`; their L2 is `l2` over this factor.
+        kernel_rate, kernel_momentum: Of Muon, for the kernels of convolutions; the schedule is the common one.
+    """
+
+    name: Literal["adam", "sgd", "muon"]
+    learning_rate: Annotated[float, Field(gt=0)]
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    l2: NonNegative = 0.0
+    batch_norm_rate_factor: Annotated[float, Field(gt=0)] = 1.0
+    kernel_rate: Annotated[float, Field(gt=0)] = 0.24
+    kernel_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.6
+
+
+class ScheduleParams(Section):
+    """Learning rate over the steps, and what watches the validation loss.
+
+    Attributes:
+        name: `constant`, or `triangle`: from `start` × peak to the peak over the first `warmup` share of the steps,
+            then linearly to `end` × peak.
+        reduce_factor, reduce_patience: After this many epochs without a lower validation loss the rate is multiplied
+            by the factor; a patience of 0 switches it off.
+        stop_patience: After this many epochs without a lower validation loss training stops; 0 switches it off.
+    """
+
+    name: Literal["constant", "triangle"] = "constant"
+    start: NonNegative = 0.2
+    warmup: Share = 0.23
+    end: NonNegative = 0.07
+    reduce_factor: Annotated[float, Field(gt=0, le=1)] = 0.1
+    reduce_patience: Annotated[int, Field(ge=0)] = 0
+    stop_patience: Annotated[int, Field(ge=0)] = 0
+
+
+class Shrinking(Section):
+    """Images are shrunk to `size` × `size` pixels in the first `share` of the steps, which are then cheap."""
+
+    size: Annotated[int, Field(ge=8, le=1024)]
+    share: Share
+
+
+class AugmentParams(Section):
+    """What happens to a training image before it is seen.
+
+    Attributes:
+        crop: Pixels of reflect padding; a window of the image's size is cut at a random offset.
+        flip: `none`, `random`, or `alternating`: random in the first epoch, then the other way round every epoch.
+        cutout: Side in pixels of a square set to the mean; 0 switches it off.
+        shrink: Progressive resizing, as fast.ai's DAWNBench entries had it; null for none.
+    """
+
+    crop: Annotated[int, Field(ge=0, le=64)] = 0
+    flip: Literal["none", "random", "alternating"] = "none"
+    cutout: Annotated[int, Field(ge=0, le=256)] = 0
+    shrink: Shrinking | None = None
+
+
+class LookaheadParams(Section):
+    """Slow copy of all weights, batch norm statistics included (arXiv 1907.08610), as airbench anneals it.
+
+    Every `every` steps slow ← k·slow + (1 - k)·fast and fast ← slow, with k = decay^every · (step / steps)^power.
+    """
+
+    every: Positive = 5
+    decay: Share = 0.95
+    power: NonNegative = 3.0
+
+
+class Recipe(Section):
+    """Everything that decides a training run but its data and seed.
+
+    Attributes:
+        epochs: Passes over the training images; a fraction ends within the last pass.
+        batch_size: Global, over all replicas.
+        drop_last: Leave out an epoch's last short batch.
+        precision: `float32`, `bfloat16`, `float64`, or `auto`: bfloat16 where the processor computes it natively.
+        select: `best` keeps the weights of the lowest validation loss, `last` those of the last step.
+    """
+
+    epochs: Annotated[float, Field(gt=0)]
+    batch_size: Positive
+    drop_last: bool = False
+    precision: Literal["auto", "float32", "bfloat16", "float64"] = "float32"
+    select: Literal["best", "last"] = "best"
+    model: ModelParams
+    loss: LossParams
+    optimizer: OptimizerParams
+    schedule: ScheduleParams = ScheduleParams()
+    augment: AugmentParams = AugmentParams()
+    lookahead: LookaheadParams | None = None

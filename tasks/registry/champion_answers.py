@@ -1,0 +1,67 @@
+"""How a champion that was measured on another test set answers the present one: it is fetched, and asked.
+
+What it answered is kept under .cache/, so that a run with nothing new need not ask again: that takes TensorFlow.
+"""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tasks.data.arrays import Arrays, SplitRecord
+from tasks.registry.manifest import Manifest
+from tasks.registry.promotion import CannotAnswerError, load_probabilities
+from tasks.registry.releases import pull_release
+from tasks.registry.reload import MODEL, Probabilities
+from tasks.registry.store import Store
+from tasks.stage.errors import InputError
+from tasks.stage.files import replaced_file
+
+CACHE = Path(".cache/champion_answers")
+
+
+@dataclass(frozen=True)
+class Present:
+    """What the present test set is, and how a champion of another one answers it."""
+
+    record: SplitRecord
+    test: Arrays
+    bucket: Store
+    batch_size: int
+
+    def answers_of(self, champion: Manifest) -> Probabilities:
+        """Return a champion's answers to the present test images, float32 (N, C).
+
+        Raises:
+            CannotAnswerError: Its model cannot be loaded, or takes other images.
+            InputError: The store refused, or the champion is damaged there.
+        """
+        kept = CACHE / f"{champion.id}-{champion.tree}-{self.record.content_sha256['test']}.npy"
+        try:
+            return load_probabilities(kept)
+        except (FileNotFoundError, InputError):  # a cache: what it held is computed again
+            answers = self._asked(champion)
+        with replaced_file(kept) as temporary, temporary.open("wb") as stream:
+            np.save(stream, answers, allow_pickle=False)
+        return answers
+
+    def _asked(self, champion: Manifest) -> Probabilities:
+        from tasks.evaluation.answers import answer_all  # noqa: PLC0415
+        from tasks.model_files.files import load_model  # noqa: PLC0415  TensorFlow takes seconds to load
+
+        with tempfile.TemporaryDirectory(prefix="champion-") as name:
+            folder = Path(name) / "release"
+            pull_release(self.bucket, champion, folder)
+            try:
+                network = load_model(folder / MODEL)
+                takes, has = tuple(network.input_shape[1:]), self.record.image_shape
+                if takes != has:
+                    raise CannotAnswerError(f"it takes images of {_size(takes)}, and these have {_size(has)}")
+                return answer_all(network, self.test.images, self.batch_size, "none").single
+            except InputError as error:
+                raise CannotAnswerError(f"it does not answer ({str(error).replace(f'{folder}/', '')})") from error
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape))

@@ -1,0 +1,327 @@
+"""Channels: `channels/<name>.json` names the release that a channel points at, and every one it pointed at before.
+
+A pointer moves by compare-and-swap: read, decide, write only if it is still what was read. Whoever loses reads and
+decides again, so that two publishers at once leave what some order of them would have left. Nothing is taken out of
+a history: a rollback is a move of its own.
+"""
+
+import json
+import random
+import re
+import time
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from tasks.registry.manifest import ID_LENGTH, DamagedError, Manifest, ReleaseId, Sha256
+from tasks.registry.releases import FOLDER, check_signature, find_manifest, read_manifest
+from tasks.registry.signatures import Signature, SigningKey, Statement, signing_key
+from tasks.registry.store import Store
+from tasks.s3.bucket import ConflictError, Stored, sha256_of_bytes
+from tasks.stage.errors import InputError, OutageError
+
+Channel = Literal["candidate", "champion"]
+Action = Literal["publish", "promote", "rollback"]
+Judge = Callable[
+    [Manifest | None], str | None
+]  # from where a channel points to why it should move; None: it should not
+CHANNELS: tuple[Channel, ...] = ("candidate", "champion")
+ATTEMPTS = 20
+LONGEST_PAUSE_SECONDS = 0.5
+SHORTEST_ID = 4  # digits of an id that a person may type instead of all
+
+
+class Move(BaseModel):
+    """One step of a pointer.
+
+    Attributes:
+        release: The id it points at from then on.
+        manifest_sha256: Of that release's manifest, so that a swapped manifest is noticed.
+        moved_at: UTC, ISO 8601.
+        reason: Why, in the words of whoever moved it, or of the gate.
+        action: Which command moved it.
+        actor: Who, as tasks/registry/actor.py says; None in a pointer that was written before this was recorded.
+        forced: Whether a person moved it past the gate.
+        signature: The publisher's, of the channel's history up to this move; None where he has no key.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    release: ReleaseId
+    manifest_sha256: Sha256
+    moved_at: str
+    reason: str
+    action: Action = "publish"
+    actor: str | None = None
+    forced: bool = False
+    signature: Signature | None = None
+
+
+class Pointer(BaseModel):
+    """Where a channel points, and how it came there.
+
+    Attributes:
+        channel: Its name.
+        current: The last of `history`.
+        history: Every move, oldest first.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    channel: Channel
+    current: Move
+    history: Annotated[tuple[Move, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _current_is_last(self) -> "Pointer":
+        if self.current != self.history[-1]:
+            raise ValueError("current is not the last of its history")
+        return self
+
+
+def read_pointer(bucket: Store, channel: Channel) -> Pointer | None:
+    """Return where a channel points, or nothing where it never pointed anywhere.
+
+    Raises:
+        DamagedError: What is there is not a pointer of this channel.
+    """
+    return _parse(bucket, channel, bucket.read(_key(channel)))
+
+
+def read_channel(bucket: Store, channel: Channel) -> Manifest | None:
+    """Return the manifest that a channel points at, checked against the sha256 that the pointer recorded."""
+    pointer = read_pointer(bucket, channel)
+    return None if pointer is None else _pointed_at(bucket, pointer)
+
+
+def resolve(bucket: Store, name: str) -> Manifest:
+    """Return the release that a channel, an id, or the first digits of one id name.
+
+    Raises:
+        InputError: The channel points nowhere yet, or not exactly one release is meant.
+    """
+    for channel in CHANNELS:
+        if name == channel:
+            manifest = read_channel(bucket, channel)
+            if manifest is None:
+                raise InputError(f"there is no {channel} in {bucket.uri('channels')} yet; publish a release first")
+            return manifest
+    if not re.fullmatch(rf"[0-9a-f]{{{SHORTEST_ID},{ID_LENGTH}}}", name):
+        raise InputError(f"{name!r} is neither a release's id nor one of the channels {', '.join(CHANNELS)}")
+    if len(name) == ID_LENGTH:
+        return read_manifest(bucket, name)
+    found = [release for release in bucket.folders(FOLDER) if release.startswith(name)]
+    manifests = [manifest for release in found if (manifest := find_manifest(bucket, release))]
+    if len(manifests) != 1:
+        raise InputError(f"{len(manifests)} releases in {bucket.uri(FOLDER)} start with {name!r}")
+    return manifests[0]
+
+
+def move_pointer(
+    bucket: Store, channel: Channel, manifest: Manifest, moved_at: str, decide: Judge, *, actor: str | None = None
+) -> bool:
+    """Point a channel at a release if `decide` still wants it, whatever other publishers do meanwhile.
+
+    Args:
+        bucket: Where the channel is.
+        channel: Its name.
+        manifest: Of the release; it must be in the bucket already.
+        moved_at: UTC, ISO 8601.
+        decide: Is given the release that the channel points at now and returns why it should move, or None to leave
+            it; called again for every lost race.
+        actor: Who moves it.
+
+    Returns:
+        Whether the channel points at the release now.
+
+    Raises:
+        OutageError: The store is away, or other writers won every one of a bounded number of races.
+        InputError: The store refused. Or the key to sign
+            with cannot be used, or the release is not signed.
+    """
+    return _point(bucket, channel, manifest, decide, {"moved_at": moved_at, "actor": actor})
+
+
+def promote(bucket: Store, manifest: Manifest, judge: Judge | None, *, reason: str, actor: str, now: str) -> bool:
+    """Make a release champion because a person wants it, by the gate or past it.
+
+    Args:
+        bucket: Where the release is.
+        manifest: Of the release.
+        judge: Is given the champion of this moment and returns why the release may take its place, or None: it may
+            not; called again for every lost race. Without a judge the move is forced, and recorded as such.
+        reason: The person's; it stands in the history before the judge's.
+        actor: Who it is.
+        now: UTC, ISO 8601.
+
+    Returns:
+        Whether it is champion now.
+
+    Raises:
+        InputError: A forced move has no reason, or like move_pointer.
+    """
+    words = " ".join(reason.split())
+    if judge is None and not words:
+        raise InputError("a promotion past the gate needs a reason, which the champion's history keeps")
+
+    def decide(champion: Manifest | None) -> str | None:
+        why = "" if judge is None else judge(champion)
+        return None if why is None else ": ".join(filter(None, (words, why)))
+
+    facts = {"moved_at": now, "actor": actor, "action": "promote", "forced": judge is None}
+    return _point(bucket, "champion", manifest, decide, facts)
+
+
+def rollback(bucket: Store, channel: Channel, *, actor: str, reason: str, now: str) -> Manifest:
+    """Point a channel back at the release before the present one; again, at the one before that.
+
+    Returns:
+        The release that the channel points at now.
+
+    Raises:
+        InputError: There is no release before, the channel was moved to another while this ran, or the store refused.
+    """
+    source = bucket.uri(_key(channel))
+    seen: str | None = None
+    target: Manifest | None = None
+
+    def next_move(pointer: Pointer | None) -> Move:
+        nonlocal seen, target
+        standing = [] if pointer is None else _standing(pointer.history)
+        if len(standing) < 2:
+            raise InputError(f"{source} names no release before the present one: there is nothing to go back to")
+        present, before = standing[-1], standing[-2]
+        if present.release != (seen or present.release):
+            raise InputError(f"{source} was moved to release {present.release} meanwhile; look at it and decide again")
+        seen = present.release
+        target = read_manifest(bucket, before.release, before.manifest_sha256)
+        _check_vouched(bucket, target)
+        return Move(
+            release=before.release,
+            manifest_sha256=before.manifest_sha256,
+            moved_at=now,
+            reason=" ".join(reason.split()),
+            action="rollback",
+            actor=actor,
+        )
+
+    if not _swap(bucket, channel, next_move) or target is None:
+        raise InputError(f"{source} was rolled back, and moved again by others meanwhile; look at it and decide again")
+    return target
+
+
+def _point(bucket: Store, channel: Channel, manifest: Manifest, decide: Judge, facts: dict[str, Any]) -> bool:
+    """Point a channel at a release if `decide` wants it; `facts` are the move's other fields."""
+    _check_vouched(bucket, manifest)
+
+    def next_move(pointer: Pointer | None) -> Move | None:
+        current = None if pointer is None else _pointed_at(bucket, pointer)
+        if pointer is not None and current is not None and current.id == manifest.id:
+            return pointer.current
+        reason = decide(current)
+        if reason is None:
+            return None
+        sha256 = sha256_of_bytes(manifest.to_bytes())
+        return Move(release=manifest.id, manifest_sha256=sha256, reason=reason, **facts)
+
+    return _swap(bucket, channel, next_move)
+
+
+def _swap(bucket: Store, channel: Channel, next_move: Callable[[Pointer | None], Move | None]) -> bool:
+    """Read a pointer, have `next_move` choose, and write it if it is still what was read; if not, all over again.
+
+    Args:
+        bucket: Where the channel is.
+        channel: Its name.
+        next_move: Is given the pointer as it is now, and returns the move to add; the present one, or None, to leave
+            it as it is.
+
+    Returns:
+        Whether the chosen move is the present one.
+
+    Raises:
+        OutageError: The store is away, or other writers won every one of a bounded number of races.
+        InputError: The store refused.
+    """
+    key = signing_key(bucket.trust)
+    written: tuple[Move, ...] = ()
+    for attempt in range(ATTEMPTS):
+        stored = bucket.read(_key(channel))
+        pointer = _parse(bucket, channel, stored)
+        history = () if pointer is None else pointer.history
+        if written and history[: len(written)] == written:
+            return history == written  # an earlier try wrote it, and its answer was lost
+        move = next_move(pointer)
+        if move is None or (pointer is not None and move is pointer.current):
+            return move is not None
+        written = _signed(bucket, channel, (*history, move), key)
+        try:
+            body = _to_bytes(Pointer(channel=channel, current=written[-1], history=written))
+            bucket.write(_key(channel), body, replacing=stored)
+            return True
+        except ConflictError:
+            time.sleep(random.uniform(0, min(LONGEST_PAUSE_SECONDS, 0.01 * 2**attempt)))  # noqa: S311  not a secret
+    raise OutageError(f"{bucket.uri(_key(channel))} could not be moved: other publishers moved it {ATTEMPTS} times")
+
+
+def _standing(history: tuple[Move, ...]) -> list[Move]:
+    """Return the moves that no rollback undid, the present one last."""
+    standing: list[Move] = []
+    for move in history:
+        while move.action == "rollback" and standing and standing[-1].release != move.release:
+            standing.pop()
+        if move.action != "rollback" or not standing:
+            standing.append(move)
+    return standing
+
+
+def _check_vouched(bucket: Store, manifest: Manifest) -> None:
+    """Refuse to sign a move to a release that is not signed itself; raises InputError, or UntrustedError."""
+    key = signing_key(bucket.trust)
+    if key is not None:
+        check_signature(manifest, bucket.trust or key.trusted, bucket.place)
+
+
+def _pointed_at(bucket: Store, pointer: Pointer) -> Manifest:
+    return read_manifest(bucket, pointer.current.release, pointer.current.manifest_sha256)
+
+
+def _key(channel: Channel) -> str:
+    return f"channels/{channel}.json"
+
+
+def _signed(bucket: Store, channel: Channel, history: tuple[Move, ...], key: SigningKey | None) -> tuple[Move, ...]:
+    """Return a history whose last move carries the key's signature, if there is a key."""
+    if key is None:
+        return history
+    signature = key.sign(_statement(bucket, channel, history))
+    return (*history[:-1], history[-1].model_copy(update={"signature": signature}))
+
+
+def _statement(bucket: Store, channel: Channel, history: tuple[Move, ...]) -> Statement:
+    """Return what is signed with the last of a channel's moves: that move and, as they are, all before it."""
+    moves = [move.model_dump(mode="json", exclude_defaults=True) for move in history]  # a field more changes no old one
+    moves[-1].pop("signature", None)
+    digest = sha256_of_bytes(json.dumps(moves, sort_keys=True).encode())
+    return Statement("retrain channel history 1", bucket.place, {"channel": channel, "history_sha256": digest})
+
+
+def _to_bytes(pointer: Pointer) -> bytes:
+    values = pointer.model_dump(mode="json", exclude_none=True)
+    return (json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def _parse(bucket: Store, channel: Channel, stored: Stored | None) -> Pointer | None:
+    if stored is None:
+        return None
+    source = bucket.uri(_key(channel))
+    try:
+        pointer = Pointer.model_validate_json(stored.body)
+    except ValidationError as error:
+        raise DamagedError(f"{source} is not a channel's pointer: {error.errors()[0]['msg']}") from error
+    if pointer.channel != channel:
+        raise DamagedError(f"{source} is the pointer of another channel, {pointer.channel}")
+    if bucket.trust is not None:
+        bucket.trust.check(pointer.current.signature, _statement(bucket, channel, pointer.history), source)
+    return pointer

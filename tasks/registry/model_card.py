@@ -1,0 +1,161 @@
+"""The model card that goes into a release: Markdown with the metadata that Hugging Face defined for such files."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+# https://huggingface.co/docs/hub/model-cards#model-card-metadata; in this file, so that a release needs no other.
+TEMPLATE = """\
+---
+library_name: keras
+pipeline_tag: image-classification
+tags:
+- image-classification
+- keras
+- tensorflow
+datasets:
+- {{ metrics.dataset | yaml }}
+metrics:
+- accuracy
+model-index:
+- name: {{ training.recipe | yaml }}
+  results:
+  - task:
+      type: image-classification
+    dataset:
+      type: {{ metrics.dataset | yaml }}
+      name: {{ dataset | yaml }}
+      split: test
+    metrics:
+    - type: accuracy
+      name: top-1
+      value: {{ metrics.top1 }}
+---
+
+# Image classifier: recipe {{ training.recipe }} on {{ dataset }}
+
+**{{ metrics.top1 | percent }} top-1** on all {{ metrics.images | count }} test images of {{ dataset }} \
+(95 % interval {{ metrics.top1_low | percent }} to {{ metrics.top1_high | percent }}, Wilson).
+{% if metrics.dataset == "digits" %}
+
+> These are scikit-learn's handwritten digits, enlarged, not CIFAR-10: the numbers show that the pipeline works and say
+> nothing about photographs.
+{% endif %}
+
+## What it is
+
+A network ({{ architecture }}) from uint8 images of {{ shape }} pixels to the probabilities of \
+{{ classes | length }} classes; the preprocessing is inside. It has {{ metrics.parameters | count }} parameters and \
+takes {{ "%.1f" | format(metrics.model_bytes / 1e6) }} MB.
+
+Classes, in the order of the outputs: {{ classes | join(", ") }}.
+
+## Intended use
+
+Telling apart these {{ classes | length }} classes in images like the training images, and learning how such a model
+is trained, measured and published. It has not been examined for any decision about people, nor where a wrong answer
+does harm.
+
+## Data
+
+{% if metrics.dataset == "cifar10" %}
+CIFAR-10 (Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009).
+{% endif %}
+Training images: {{ split.counts.train.total | count }}; validation: {{ split.counts.validation.total | count }} \
+(method {{ split.method }}, seed {{ split.seed }}); test: {{ split.counts.test.total | count }}.
+sha256 of the test images and labels: `{{ metrics.test_sha256 }}`.
+
+## Metrics
+
+Every test image counts once; nothing was chosen by looking at one.
+
+| measure | value |
+|---|---|
+| top-1 | {{ metrics.top1 | percent }} ({{ metrics.top1_low | percent }} to {{ metrics.top1_high | percent }}) |
+| top-1 with test-time augmentation ({{ augmentation }}) | {{ metrics.top1_augmented | percent }} |
+| macro F1 | {{ metrics.macro_f1 | percent }} |
+| log loss | {{ "%.4f" | format(metrics.log_loss) }} nats |
+| expected calibration error | {{ metrics.expected_calibration_error | percent }} |
+| binary accuracy | {{ metrics.binary_accuracy | percent }} |
+
+Binary accuracy counts each of the {{ classes | length }} outputs as a question of its own (Keras 2's accuracy under
+binary cross-entropy); an all-zero answer scores {{ (1 - 1 / (classes | length)) | percent }}.
+It is here for comparison with the original notebook only.
+
+## Training
+
+Recipe `{{ training.recipe }}`, seed {{ training.seed }}, precision {{ training.precision }}: \
+{{ training.epochs_run }} epochs, {{ training.steps | count }} steps.
+The weights of epoch {{ training.best_epoch }} were kept. Every parameter:
+
+```json
+{{ recipe }}
+```
+
+## Limitations
+
+- It answers with one of its classes whatever it is shown; there is no answer “none of these”.
+- Images of another size are resized to {{ shape }} first, and what is lost then is lost.
+- The interval covers the chance of the test sample only, not another camera, another place or another year.
+- Confidence is a probability only as far as the calibration error says.
+
+## How to use it
+
+With this repository, which registers the layers of its own:
+
+```python
+from pathlib import Path
+
+from tasks.model_files.files import load_model
+
+model = load_model(Path("model.keras"))
+# From uint8 (N, {{ split.image_shape | join(", ") }}) to float32 (N, {{ classes | length }}).
+probabilities = model(images, training=False).numpy()
+```
+
+With TensorFlow alone, or TensorFlow Serving:
+
+```python
+import tensorflow as tf
+
+serve = tf.saved_model.load("saved_model/1").signatures["serving_default"]
+(probabilities,) = serve(images=tf.constant(images)).values()
+```
+
+`labels.json` names the outputs.
+"""
+
+DATASETS = {"cifar10": "CIFAR-10", "folders": "image folders", "digits": "scikit-learn's handwritten digits"}
+
+
+def model_card(
+    metrics: Mapping[str, Any], training: Mapping[str, Any], split: Mapping[str, Any], params: Mapping[str, Any]
+) -> str:
+    """Return the card as Markdown; equal facts are equal text.
+
+    Args:
+        metrics: evaluation/metrics.json.
+        training: model/training.json.
+        split: data/split/split.json.
+        params: params.yaml with every default filled in; of its recipes the trained one is used.
+    """
+    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)  # noqa: S701  Markdown
+    environment.filters |= {
+        "percent": lambda share: f"{100 * share:.2f} %",
+        "count": lambda number: f"{number:,}",
+        "yaml": lambda text: json.dumps(text, ensure_ascii=False),  # every JSON string is a YAML string
+    }
+    recipe = params["recipes"][training["recipe"]]
+    return environment.from_string(TEMPLATE, globals={}).render(
+        metrics=metrics,
+        training=training,
+        split=split,
+        dataset=DATASETS.get(metrics["dataset"], metrics["dataset"]),
+        classes=list(split["classes"]),
+        shape="×".join(map(str, split["image_shape"])),
+        architecture=f"base {recipe['model']['base']}, head {recipe['model']['head']}",
+        augmentation=params["evaluate"]["test_time_augmentation"].replace("_", " "),
+        recipe=json.dumps(recipe, indent=2, sort_keys=True, ensure_ascii=False),
+    )

@@ -1,0 +1,201 @@
+import copy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+
+from tasks.params.params import DOWNLOAD_URL, load_params, parse_params, read_yaml
+from tasks.stage.errors import InputError
+
+ROOT = Path(__file__).parents[2]
+VALUES = YAML(typ="safe").load(ROOT / "params.yaml")
+
+
+def changed(key: str, value: Any) -> Any:
+    values = copy.deepcopy(VALUES)
+    *path, last = key.split(".")
+    section = values
+    for part in path:
+        section = section[part]
+    section[last] = value
+    return values
+
+
+def test_the_repositorys_parameters_are_valid() -> None:
+    params = load_params(ROOT / "params.yaml")
+    assert params.recipe == params.recipes[params.train.recipe]
+
+
+def test_parameters_are_frozen() -> None:
+    params = load_params(ROOT / "params.yaml")
+    with pytest.raises(ValidationError):
+        params.train.seed = 1
+
+
+def test_one_address_is_as_good_as_several() -> None:
+    params = parse_params(changed("download.url", "file:///archive.tar.gz"), "params.yaml")
+    assert params.download.url == ("file:///archive.tar.gz",)
+
+
+def test_a_wrong_key_in_an_optional_group_is_told_the_keys_of_that_group() -> None:
+    with pytest.raises(InputError, match=r"shrink\.shar = 0\.5: no such parameter; allowed are size, share"):
+        parse_params(changed("recipes.fast.augment.shrink", {"size": 24, "share": 0.5, "shar": 0.5}), "params.yaml")
+
+
+def test_batch_norm_is_for_vgg16_without_weights() -> None:
+    with pytest.raises(InputError, match=r"fast\.model: batch_norm = true is for base vgg16 with weights none"):
+        parse_params(changed("recipes.fast.model.batch_norm", True), "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "allowed"),
+    [
+        ("publsh", 1, "allowed are download, split"),
+        ("train.batchsize", 1, "allowed are recipe, seed"),
+        ("recipes.fast.learning_rat", 1, "allowed are epochs"),
+        ("recipes.fast.model.wdths", 3, "allowed are base, head"),
+        ("recipes.best.lookahead.evry", 1, "allowed are every"),
+        ("train.checkpoint_remote", "http://bucket/prefix", "pattern"),
+        ("train.checkpoint_remote", "s3://bucket", "pattern"),
+        ("train.checkpoint_every_seconds", 0, "greater than 0"),
+        ("split.validation_fraction", 0, "greater than 0"),
+        ("split.validation_fraction", 1, "less than 1"),
+        ("split.method", "random", "'stratified' or 'tail'"),
+        ("recipes.fast.batch_size", 0, "greater than 0"),
+        ("recipes.fast.batch_size", "many", "valid integer"),
+        ("recipes.fast.model.base", "vgg17", "'vgg16', 'resnet50' or 'airbench'"),
+        ("recipes.fast.model.head", "deep", "'residual_separable' or 'linear'"),
+        ("train.recipe", "nope", "fast, seed"),
+        ("train.devices", "tpu:0", "auto, cpu:N or gpu:0,1"),
+        ("train.devices", "cpu:0", "auto, cpu:N or gpu:0,1"),
+        ("download.dataset", "imagenet", "'cifar10', 'folders' or 'digits'"),
+        ("download.url", "ftp", "http://, https://, file:// or s3://"),
+        ("download.sha256", "abc", "pattern"),
+        ("train.checkpoint_remote", "s3://bucket/a/../b", "a part that is . or .."),
+        ("publish.bucket", "Not A Bucket", "pattern"),
+        ("publish.prefix", "..", "a part that is . or .."),
+        ("publish.minimum_top1", 1.1, "less than or equal to 1"),
+        ("publish.significance", 0, "greater than 0"),
+        ("publish.significance", 1, "less than 1"),
+        ("publish.tolerance_top1", -0.1, "greater than or equal to 0"),
+        ("publish.largest_class_drop", 1.5, "less than or equal to 1"),
+        ("publish.largest_calibration_rise", "little", "valid number"),
+        ("publish.largest_answer_difference", 0, "greater than 0"),
+        ("evaluate.test_time_augmentation", "all", "'none', 'mirror' or 'mirror_and_shift'"),
+    ],
+)
+def test_a_bad_parameter_is_named_with_its_value_and_what_is_allowed(key: str, value: Any, allowed: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse_params(changed(key, value), "params.yaml")
+    sentence = str(caught.value)
+    assert sentence.startswith("params.yaml: ")
+    assert key in sentence
+    assert repr(value).strip("'") in sentence
+    assert allowed.replace("fast, seed", "") in sentence
+    assert "\n" not in sentence
+
+
+def test_a_missing_parameter_is_named() -> None:
+    values = copy.deepcopy(VALUES)
+    del values["recipes"]["seed"]["epochs"]
+    with pytest.raises(InputError, match=r"recipes\.seed\.epochs is missing"):
+        parse_params(values, "params.yaml")
+
+
+@pytest.mark.parametrize("text", ["", "- 1\n- 2\n", "just words", "a: [1", "a: 1\na: 2\n"])
+def test_what_is_not_a_set_of_parameters_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"params\.yaml"):
+        load_params(path)
+
+
+@pytest.mark.parametrize("stage", ["download", "split"])
+def test_a_stage_ends_with_one_sentence_and_status_two(tmp_path: Path, stage: str) -> None:
+    (tmp_path / "params.yaml").write_text("nonsense: 1\n")
+    command = [sys.executable, "-m", f"tasks.{stage}"]
+    environment = {"PYTHONPATH": str(ROOT)}
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"{stage}: params.yaml: ")
+    assert result.stderr.count("\n") == 1
+    assert "nonsense" in result.stderr
+    assert [file.name for file in tmp_path.iterdir()] == ["params.yaml"]
+
+
+def test_an_address_is_not_shown_whole_since_it_may_hold_a_password() -> None:
+    with pytest.raises(InputError) as caught:
+        parse_params(changed("download.url", "ftp://name:secret@host/file"), "params.yaml")
+    assert "ftp://…" in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://name:PLANTED@host/file",
+        "s3://PLANTED@bucket/file",
+        "https://host/file?X-Amz-Signature=PLANTED",
+        "https://host/file?a=1&sig=PLANTED",
+        "https://host/file?AWSAccessKeyId=PLANTED",
+        "https://host/file?access_token=PLANTED",
+    ],
+)
+def test_an_address_with_a_credential_is_refused_since_parameters_are_recorded(address: str) -> None:
+    for value in (address, ["https://host/file", address]):
+        with pytest.raises(InputError, match=r"download\.url.*: an address holds a password or a signature") as caught:
+            parse_params(changed("download.url", value), "params.yaml")
+        assert "PLANTED" not in str(caught.value)
+        assert DOWNLOAD_URL in str(caught.value)
+
+
+@pytest.mark.parametrize("address", ["https://host/a@b.tar.gz", "https://host/file?download=1", "file:///a/b@c"])
+def test_an_address_without_a_credential_is_accepted(address: str) -> None:
+    assert parse_params(changed("download.url", address), "params.yaml").download.url == (address,)
+
+
+def test_addresses_with_credentials_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(DOWNLOAD_URL, "https://name:PLANTED@host/a https://host/b?sig=PLANTED")
+    params = parse_params(changed("download.url", []), "params.yaml")
+    assert params.download.addresses == ("https://name:PLANTED@host/a", "https://host/b?sig=PLANTED")
+    assert "PLANTED" not in params.model_dump_json()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("train.checkpoint_remote", "s3://key:PLANTED@bucket/prefix"),
+        ("publish.bucket", "https://host/bucket?token=PLANTED"),
+        ("publish.aws_secret_access_key", "PLANTED"),
+        ("train.seed", ["https://name:PLANTED@host"]),
+    ],
+)
+def test_a_credential_in_the_wrong_place_is_not_shown(key: str, value: Any) -> None:
+    with pytest.raises(InputError, match=key) as caught:
+        parse_params(changed(key, value), "params.yaml")
+    assert "PLANTED" not in str(caught.value)
+
+
+def test_a_credential_in_broken_yaml_is_not_shown(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text("download:\n  url: https://name:PLANTED@host/file: [\n")
+    with pytest.raises(InputError, match="is not YAML") as caught:
+        load_params(path)
+    assert "PLANTED" not in str(caught.value)
+
+
+def test_a_value_without_end_is_shown_cut_short() -> None:
+    levels = "\n".join(f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 9)}]" for level in range(1, 30))
+    with pytest.raises(InputError, match="no such parameter") as caught:
+        parse_params(read_yaml(f"a0: &a0 [x]\n{levels}\n", "params.yaml"), "params.yaml")
+    assert len(str(caught.value)) < 10_000
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_a_number_that_is_none_is_refused(value: float) -> None:
+    with pytest.raises(InputError, match=r"recipes\.fast\.epochs = "):
+        parse_params(changed("recipes.fast.epochs", value), "params.yaml")

@@ -1,0 +1,70 @@
+"""The card: valid metadata, honest numbers, and code that works as written."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from ruamel.yaml import YAML
+
+from tasks.model_files.files import save_model
+from tasks.params.params import load_params
+from tasks.registry.model_card import model_card
+from tests.tasks.reporting.small_run import CLASSES, SHAPE, build_small_model, small_training
+
+ROOT = Path(__file__).parents[3]
+METRICS = {
+    "top1": 0.9023, "top1_low": 0.8963, "top1_high": 0.908, "top1_augmented": 0.91, "binary_accuracy": 0.98,
+    "log_loss": 0.5, "expected_calibration_error": 0.1, "macro_f1": 0.9, "images": 10000, "dataset": "cifar10",
+    "test_sha256": "f" * 64, "parameters": 283, "model_bytes": 12345,
+}  # fmt: skip
+SPLIT = {
+    "classes": list(CLASSES),
+    "image_shape": list(SHAPE),
+    "method": "stratified",
+    "seed": 0,
+    "counts": {"train": {"total": 45000}, "validation": {"total": 5000}, "test": {"total": 10000}},
+}
+
+
+@pytest.fixture(scope="module")
+def params() -> dict[str, Any]:
+    return load_params(ROOT / "params.yaml").model_dump(mode="json")
+
+
+def test_metadata_is_yaml_and_says_the_same_number(params: dict[str, Any]) -> None:
+    card = model_card(METRICS, small_training(), SPLIT, params)
+    metadata = YAML(typ="safe").load(card.split("---\n")[1])
+    assert metadata["pipeline_tag"] == "image-classification"
+    (result,) = metadata["model-index"][0]["results"]
+    assert result["metrics"] == [{"type": "accuracy", "name": "top-1", "value": 0.9023}]
+    assert "**90.23 % top-1** on all 10,000 test images of CIFAR-10 (95 % interval 89.63 % to 90.80 %" in card
+
+
+def test_metadata_survives_a_recipe_with_a_difficult_name(params: dict[str, Any]) -> None:
+    name = 'mine: "x" # y'
+    recipes = {name: params["recipes"]["fast"]}
+    card = model_card(METRICS, {**small_training(), "recipe": name}, SPLIT, {**params, "recipes": recipes})
+    assert YAML(typ="safe").load(card.split("---\n")[1])["model-index"][0]["name"] == name
+
+
+def test_digits_are_called_digits(params: dict[str, Any]) -> None:
+    card = model_card({**METRICS, "dataset": "digits"}, small_training(), SPLIT, params)
+    assert "not CIFAR-10" in card
+    assert "not CIFAR-10" not in model_card(METRICS, small_training(), SPLIT, params)
+
+
+def test_the_code_in_the_card_works(params: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, images = build_small_model(), np.zeros((2, *SHAPE), np.uint8)
+    save_model(model, tmp_path / "model.keras")
+    signature = [keras.InputSpec(shape=(None, *SHAPE), dtype="uint8", name="images")]
+    model.export(tmp_path / "saved_model/1", input_signature=signature, verbose=False)
+    monkeypatch.chdir(tmp_path)
+    snippets = re.findall(r"```python\n(.*?)```", model_card(METRICS, small_training(), SPLIT, params), re.DOTALL)
+    assert len(snippets) == 2
+    for snippet in snippets:
+        names: dict[str, Any] = {"images": images}
+        exec(snippet, names)  # noqa: S102
+        np.testing.assert_allclose(np.asarray(names["probabilities"]), model(images).numpy(), atol=1e-6)

@@ -1,0 +1,230 @@
+"""Which release becomes champion, on real releases in a real S3 server, each reloaded in a process of its own."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tasks.data.arrays import load_arrays, load_split_record
+from tasks.registry import promotion
+from tasks.registry.champion_answers import CACHE, Present
+from tasks.registry.channels import promote, read_channel, read_pointer, resolve, rollback
+from tasks.registry.manifest import Finding, Manifest, list_files, release_id, tree_name
+from tasks.registry.promotion import CannotAnswerError, load_probabilities, measure, promote_by_gate
+from tasks.registry.releases import publish_release, pull_release
+from tasks.registry.reload import reload_in_clean_process
+from tasks.registry.store import Store
+from tasks.s3.bucket import Stored
+from tasks.stage.errors import InputError
+from tests.fixtures.published import NOW, RIGHT, Published, Workspace, channels, rules
+from tests.fixtures.stages import write_stages
+
+
+def test_a_worse_release_is_published_but_not_champion(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = resolve(workspace.bucket, "champion")
+    workspace.retrain(right=RIGHT - 6)
+    second = workspace.publish_and_offer()
+    assert second["champion"] is False
+    assert channels(workspace) == (second["id"], first.id)
+    refused = ["is_not_significantly_worse", "stays_within_tolerance", "keeps_every_class", "stays_calibrated"]
+    assert rules(second["verdict"], False) == refused
+    (significance, tolerance, classes) = (each["figures"] for each in second["verdict"][1:4])
+    assert (significance["lost"], significance["won"], significance["p_value"]) == (6, 0, 1 / 64)
+    assert (tolerance["champion"], tolerance["change"]) == (first.id, -0.25)
+    assert (classes["class"], classes["images"], classes["change"]) == ("ant", 8, -0.25)
+    assert second["outcome"].startswith("not champion: of 24 test images 6 are answered rightly by the champion")
+    printed = capsys.readouterr().out
+    assert f"published {second['uri']}" in printed
+    manifest = resolve(workspace.bucket, second["id"])
+    assert manifest.parent == first.id
+    assert rules(manifest.verdict, False) == refused
+
+
+def test_a_release_below_the_floor_is_champion_when_the_floor_is_lowered(
+    published_twice: Published, workspace_with_candidate: Workspace
+) -> None:
+    workspace, receipt = workspace_with_candidate, published_twice[1]
+    assert receipt["champion"] is False
+    assert receipt["outcome"] == "not champion: top-1 79.17 % is below the floor of 100.00 %"
+    candidate, champion = channels(workspace)
+    assert candidate == receipt["id"] != champion
+    accepted = workspace.publish_and_offer(minimum_top1=19 / 24)
+    assert (accepted["champion"], accepted["moved"]) == (True, ("champion",))
+    assert accepted["outcome"] == "it is the champion now"
+    assert channels(workspace) == (candidate, candidate)
+
+
+def test_what_was_rolled_back_is_champion_again_only_when_a_person_wants_it(
+    workspace_with_candidate: Workspace,
+) -> None:
+    workspace = workspace_with_candidate
+    second, first = (resolve(workspace.bucket, channel) for channel in ("candidate", "champion"))
+    assert promote(workspace.bucket, second, None, reason="night", actor="ann@lab", now=NOW)
+    rollback(workspace.bucket, "champion", actor="ann@lab", reason="it fails at night", now=NOW)
+    receipt = workspace.publish_and_offer()
+    assert channels(workspace) == (second.id, first.id)
+    assert rules(receipt["verdict"], False) == ["was_not_rolled_back"]
+    assert "ann@lab took the champion back" in receipt["outcome"]
+    assert promote(workspace.bucket, second, None, reason="day", actor="ann@lab", now=NOW)
+    assert workspace.publish_and_offer()["outcome"] == "it is the champion already"
+
+
+def test_a_champion_of_another_test_set_is_evaluated_again_on_this_one(workspace: Workspace) -> None:
+    first = resolve(workspace.bucket, "champion")
+    workspace.retrain(right=RIGHT - 1, test_seed=8)
+    second = workspace.publish_and_offer(tolerance_top1=0.05, largest_class_drop=0.2, largest_calibration_rise=0.05)
+    assert channels(workspace) == (second["id"], second["id"])
+    finding = second["verdict"][2]
+    assert finding["figures"] == {
+        "champion": first.id,
+        "evaluated_again": True,
+        "top1": (RIGHT - 1) / 24,
+        "champion_top1": RIGHT / 24,
+        "change": -1 / 24,
+        "tolerance_top1": 0.05,
+    }
+    assert f"the champion {first.id}, evaluated again on this test set" in finding["sentence"]
+    assert resolve(workspace.bucket, first.id) == first
+    (kept,) = CACHE.iterdir()  # for the next run with nothing new, which loads no TensorFlow
+    assert kept.name.startswith(first.id)
+
+
+def test_a_champion_of_other_classes_keeps_its_place(workspace: Workspace) -> None:
+    first = resolve(workspace.bucket, "champion")
+    workspace.retrain(right=24, classes=("ant", "bee", "dog"))
+    second = workspace.publish_and_offer()
+    assert channels(workspace) == (second["id"], first.id)
+    assert "it knows other classes; another publish.prefix starts a line of its own" in second["outcome"]
+
+
+def test_the_verdict_is_on_the_champion_at_the_moment_of_the_move(
+    workspace_with_candidate: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = workspace_with_candidate
+    better = resolve(workspace.bucket, "candidate")
+    write, reloaded, overtaken = Store.write, list[str](), list[str]()
+
+    def counted(bucket: Store, manifest: Manifest, allowed: float, *, is_ours: bool) -> tuple[Finding, ...]:
+        reloaded.append(manifest.id)
+        return reload_in_clean_process(bucket, manifest, allowed, is_ours=is_ours)
+
+    def overtake(self: Store, key: str, body: bytes, *, replacing: Stored | None) -> None:
+        if key == "channels/champion.json" and not overtaken:
+            overtaken.append(key)
+            promote(self, better, None, reason="another publisher", actor="b", now=NOW)
+        write(self, key, body, replacing=replacing)
+
+    monkeypatch.setattr(promotion, "reload_in_clean_process", counted)
+    monkeypatch.setattr(Store, "write", overtake)
+    workspace.retrain(right=RIGHT, confidence=0.8)  # no worse than the champion of now, worse than the next
+    receipt = workspace.publish_and_offer()
+    assert overtaken
+    assert reloaded == [receipt["id"]]
+    assert receipt["champion"] is False
+    assert {each["figures"]["champion"] for each in receipt["verdict"][1:5]} == {better.id}
+    assert rules(receipt["verdict"], False) == ["stays_within_tolerance", "keeps_every_class"]
+    assert resolve(workspace.bucket, "champion") == better
+    published = resolve(workspace.bucket, receipt["id"])
+    assert rules(published.verdict, False) == []  # as it stood when the manifest was written
+
+
+def test_a_champion_cannot_answer_images_of_another_size(workspace: Workspace, tmp_path: Path) -> None:
+    champion = resolve(workspace.bucket, "champion")
+    write_stages(tmp_path / "other", size=10)
+    split = tmp_path / "other/data/split"
+    present = Present(load_split_record(split), load_arrays(split, "test"), workspace.bucket, batch_size=500)
+    with pytest.raises(CannotAnswerError, match="it takes images of 8×8×3, and these have 10×10×3"):
+        present.answers_of(champion)
+
+
+# The command of a person
+
+
+def _promote(workspace: Workspace, manifest: Manifest) -> tuple[bool, Any]:
+    return promote_by_gate(workspace.bucket, manifest, workspace.params(), reason="try it", actor="ann@lab", now=NOW)
+
+
+def _published_with(workspace: Workspace, folder: Path, **changes: Any) -> Manifest:
+    """Publish the champion's files with other probabilities, as somebody would who does not use the stage publish."""
+    champion = resolve(workspace.bucket, "champion")
+    pull_release(workspace.bucket, champion, folder)
+    recorded = np.load(folder / "probabilities.npy")
+    np.save(folder / "probabilities.npy", recorded * np.float32(0.99))
+    for name in changes.get("without", ()):
+        (folder / name).unlink()
+    files = list_files(folder)
+    names = {"files": files, "id": release_id(files), "tree": tree_name(files)}
+    return publish_release(workspace.bucket, folder, champion.model_copy(update=names))
+
+
+def test_a_release_that_does_not_answer_as_recorded_is_promoted_by_force_only(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    first = resolve(workspace.bucket, "champion")
+    manifest = _published_with(workspace, tmp_path / "pulled")
+    moved, verdict = _promote(workspace, manifest)
+    assert (moved, read_channel(workspace.bucket, "champion")) == (False, first)
+    assert rules(verdict.findings, False) == ["reloads"]  # its SavedModel is a stranger's program, and was not run
+    assert "model.keras does not reproduce the recorded answers to 16 test images" in verdict.objections[0]
+    assert promote(workspace.bucket, manifest, None, reason="they are close", actor="ann@lab", now=NOW)
+    pointer = read_pointer(workspace.bucket, "champion")
+    assert pointer is not None
+    assert (pointer.current.release, pointer.current.forced) == (manifest.id, True)
+    assert (pointer.current.actor, pointer.current.reason) == ("ann@lab", "they are close")
+
+
+def test_a_person_promotes_by_the_gate_what_the_bucket_holds(workspace_with_candidate: Workspace) -> None:
+    workspace = workspace_with_candidate
+    second, first = (resolve(workspace.bucket, channel) for channel in ("candidate", "champion"))
+    assert _promote(workspace, first) == (True, None)
+    moved, verdict = _promote(workspace, second)
+    assert moved
+    assert verdict.passed
+    pointer = read_pointer(workspace.bucket, "champion")
+    assert pointer is not None
+    assert (pointer.current.action, pointer.current.forced) == ("promote", False)
+    assert pointer.current.reason == f"try it: {'; '.join(verdict.sentences)}"
+    assert rollback(workspace.bucket, "champion", actor="ann@lab", reason="", now=NOW) == first
+
+
+def test_a_release_without_its_predictions_cannot_be_judged(workspace: Workspace, tmp_path: Path) -> None:
+    manifest = _published_with(workspace, tmp_path / "pulled", without=["predictions.csv"])
+    with pytest.raises(InputError, match=f"release {manifest.id} has no predictions.csv"):
+        _promote(workspace, manifest)
+
+
+# What is measured
+
+
+def test_answers_are_measured_against_their_labels() -> None:
+    probabilities = np.array([[0.8, 0.2], [0.6, 0.4], [0.3, 0.7]], np.float32)
+    measured = measure(probabilities, np.array([0, 1, 1], np.int32), ("ant", "bee"), bins=2)
+    assert measured.correct.tolist() == [True, False, True]
+    assert measured.top1 == 2 / 3
+    assert measured.calibration_error == pytest.approx(abs(2 / 3 - (0.8 + 0.6 + 0.7) / 3))
+
+
+@pytest.mark.parametrize("shape", [(2, 2), (3, 3), (3, 1)])
+def test_answers_to_something_else_are_refused(shape: tuple[int, int]) -> None:
+    with pytest.raises(InputError, match="to 3 test images of 2 classes"):
+        measure(np.full(shape, 0.5, np.float32), np.zeros(3, np.int32), ("ant", "bee"), bins=2)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [np.zeros((2, 2)), np.zeros(2, np.float32), np.zeros((0, 2), np.float32), np.full((1, 2), np.nan, np.float32)],
+)
+def test_what_are_no_probabilities_is_refused(tmp_path: Path, array: Any) -> None:
+    np.save(tmp_path / "probabilities.npy", array)
+    with pytest.raises(InputError, match=r"probabilities\.npy holds"):
+        load_probabilities(tmp_path / "probabilities.npy")
+
+
+@pytest.mark.parametrize("body", [b"", b"text", b"\x93NUMPY\x01\x00"])
+def test_what_is_no_array_is_refused(tmp_path: Path, body: bytes) -> None:
+    (tmp_path / "probabilities.npy").write_bytes(body)
+    with pytest.raises(InputError, match="is not a complete array"):
+        load_probabilities(tmp_path / "probabilities.npy")
