@@ -20,6 +20,7 @@ from tasks.evaluation import metrics as measures
 from tasks.evaluation.answers import Answers, answer_all
 from tasks.model_files.files import load_model
 from tasks.params.params import EvaluateParams, load_params
+from tasks.reporting.architecture import draw_architecture, write_summary
 from tasks.reporting.report import Evaluated, render_report
 from tasks.stage.errors import InputError, run_command
 from tasks.stage.files import read_json, replaced_folder, write_json, write_text
@@ -28,6 +29,7 @@ from tasks.stage.runtime import RUNTIME_FOLDER, write_runtime
 SPLIT_FOLDER = Path("data/split")
 MODEL_FOLDER = Path("model")
 EVALUATION_FOLDER = Path("evaluation")
+PICTURE, SUMMARY = "architecture.png", "summary.txt"
 IMAGES_AT_ONCE = 1024  # when hashing
 
 
@@ -38,16 +40,12 @@ class Trained:
     Attributes:
         network: uint8 images (N, H, W, 3) in, float32 probabilities (N, C) out.
         training, history: training.json and the columns of history.json.
-        picture: architecture.png.
-        summary: summary.txt.
         size: Bytes of model.keras.
     """
 
     network: keras.Model
     training: dict[str, Any]
     history: dict[str, list[Any]]
-    picture: bytes
-    summary: str
     size: int
 
 
@@ -75,8 +73,10 @@ def evaluate(
     trained = load_trained(model)
     _check_fit(trained.network, record, model)
     answers = answer_all(trained.network, test.images, params.batch_size, params.test_time_augmentation)
-    evaluated = _evaluated(params, record, test, trained, answers)
     with replaced_folder(output) as temporary:
+        write_summary(trained.network, temporary)
+        draw_architecture(trained.network, temporary / PICTURE)
+        evaluated = _evaluated(params, record, test, trained, answers, temporary)
         _write(temporary, evaluated)
     facts = {
         "seconds": round(time.monotonic() - start, 3),
@@ -98,23 +98,15 @@ def load_trained(folder: Path) -> Trained:
     """
     path = folder / "model.keras"
     training, history = _read_object(folder / "training.json"), _read_object(folder / "history.json")
-    for name in ("model.keras", "architecture.png", "summary.txt"):
-        if not (folder / name).is_file():
-            raise InputError(f"{folder / name} does not exist; run the stage train first")
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; run the stage train first")
     if not isinstance(training.get("model_sha256"), str) or "columns" not in history:
         raise InputError(f"{folder} does not hold what the stage train writes; run it again")
-    return Trained(
-        load_model(path, training["model_sha256"]),
-        training,
-        history["columns"],
-        (folder / "architecture.png").read_bytes(),
-        (folder / "summary.txt").read_text(encoding="utf-8"),
-        path.stat().st_size,
-    )
+    return Trained(load_model(path, training["model_sha256"]), training, history["columns"], path.stat().st_size)
 
 
 def _evaluated(
-    params: EvaluateParams, record: SplitRecord, test: Arrays, trained: Trained, answers: Answers
+    params: EvaluateParams, record: SplitRecord, test: Arrays, trained: Trained, answers: Answers, drawn: Path
 ) -> Evaluated:
     labels, classes = np.asarray(test.labels), len(record.classes)
     predicted = answers.single.argmax(axis=1)
@@ -148,8 +140,8 @@ def _evaluated(
         split=asdict(record),
         training=trained.training,
         history=trained.history,
-        model_picture=trained.picture,
-        model_summary=trained.summary,
+        model_picture=(drawn / PICTURE).read_bytes(),
+        model_summary=(drawn / SUMMARY).read_text(encoding="utf-8"),
     )
 
 

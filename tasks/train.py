@@ -22,7 +22,6 @@ from tasks.models.build import build_model, whiten
 from tasks.models.whitening import PixelStatistics, pixel_statistics
 from tasks.params.params import TrainParams, load_params
 from tasks.params.recipe import Recipe
-from tasks.reporting.architecture import draw_architecture, write_summary
 from tasks.stage.errors import InputError, ResumableError, run_command
 from tasks.stage.files import remove_leftovers, replaced_folder
 from tasks.stage.progress import Progress
@@ -86,7 +85,7 @@ def _sources() -> dict[str, Path]:
 def train(
     params: TrainParams, recipe: Recipe, split: Path, output: Path, checkpoints: Path = CHECKPOINT_FOLDER
 ) -> None:
-    """Train a model on `split` and write it, its history and its pictures to the folder `output`.
+    """Train a model on `split` and write it and its history to the folder `output`.
 
     A run that was stopped or killed goes on from its last checkpoint; the finished run removes its checkpoints. Of
     several hosts only the chief writes.
@@ -131,8 +130,6 @@ def _lead(run: Run, trainer: Trainer, output: Path, checkpoints: Path) -> None:
             result = _fit(trainer, saver, HistoryWriter(live))
         final = _in_float32(trainer, run)
         save_model(final, temporary / "model.keras")
-        write_summary(final, temporary)
-        draw_architecture(final, temporary / "architecture.png")
         write_facts(temporary, final, result, (run.params, run.recipe, run.precision), run.record.content_sha256)
     write_speed(result, trainer.strategy, max(len(trainer.cluster.hosts), 1))
 

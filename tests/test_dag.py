@@ -28,6 +28,17 @@ ROOMS: dict[str, set[str]] = {
 }
 
 
+# What a stage uses and what does not decide its result, with the reason: no dep, so that an edit makes nothing stale.
+USED = {
+    "tasks/params": "what it says of this stage's values is in the stage's params; all defaults stand in params.yaml",
+    "tasks/s3": "it moves bytes, and checks that they arrive as they were",
+    "tasks/stage": "errors, progress and how files are put in their place, not what is in them",
+}
+
+
+DECIDE_NOTHING = {"download": {"attempts", "timeout_seconds"}, "train": {"checkpoint_every_steps"}}
+
+
 def modules_named(node: ast.AST) -> list[str]:
     if isinstance(node, ast.Import):
         return [alias.name for alias in node.names]
@@ -76,7 +87,8 @@ def file_text(stage: str) -> str:
 def test_every_imported_module_is_a_dep(stage: str) -> None:
     deps = [Path(dep) for dep in STAGES[stage]["deps"]]
     needed = reachable_from(ROOT / "tasks" / f"{stage}.py") - {Path("tasks/__init__.py")}
-    missing = {path for path in needed if not any(path == dep or dep in path.parents for dep in deps)}
+    known = deps + [Path(used) for used in USED]
+    missing = {path for path in needed if not any(path == dep or dep in path.parents for dep in known)}
     assert not missing, f"add to the deps of {stage} in dvc.yaml: {sorted(map(str, missing))}"
 
 
@@ -104,6 +116,15 @@ def test_dependencies_point_one_way(file: Path) -> None:
 def test_no_two_rooms_lead_into_each_other() -> None:
     tuple(graphlib.TopologicalSorter(ROOMS).static_order())  # raises where there is a circle
     assert set(ROOMS) == {path.name for path in (ROOT / "tasks").iterdir() if (path / "__init__.py").is_file()}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_default_stands_in_params_yaml(stage: str) -> None:
+    """An edit of tasks/params makes no stage stale, so a default there must not be what decides."""
+    written = YAML(typ="safe").load(ROOT / "params.yaml")[stage]
+    section = Params.model_fields[stage].annotation
+    assert section is not None
+    assert set(section.model_fields) - set(written) <= DECIDE_NOTHING.get(stage, set())
 
 
 def test_flows_never_import_tensorflow() -> None:

@@ -197,7 +197,6 @@ BAD_INPUT: dict[str, tuple[Damage, str]] = {
     "diverged": (diverged, r"not probabilities"),
     "hash not recorded": (no_hash, r"run it again"),
     "no model": (remove("model/model.keras"), r"model\.keras does not exist; run the stage train"),
-    "no picture": (remove("model/architecture.png"), r"architecture\.png does not exist"),
     "no training record": (remove("model/training.json"), r"training\.json does not exist"),
     "training record broken": (broken_json, r"training\.json is not JSON"),
     "test image altered": (another_test_image, r"not the ones that split\.json records"),

@@ -84,9 +84,6 @@ def test_it_leaves_all_that_the_next_stages_read(workspace: Path) -> None:
     assert history["validation_top1"][-1] == training["validation"]["top1"] > 0.5
     lines = (model / "dvclive" / "plots" / "metrics" / "validation_top1.tsv").read_text().splitlines()
     assert [float(line.split("\t")[1]) for line in lines[1:]] == pytest.approx(history["validation_top1"])
-    for name in ("summary.png", "architecture.png"):
-        assert (model / name).read_bytes().startswith(b"\x89PNG")
-    assert "group1_convolution1" in (model / "summary.txt").read_text()
     runtime = json.loads((workspace / "runtime" / "train.json").read_text())
     assert runtime["replicas"] == 2
     assert runtime["images_per_second"] > 0

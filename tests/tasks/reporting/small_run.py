@@ -10,7 +10,6 @@ import numpy as np
 
 from tasks.data.arrays import SPLITS, Arrays, SplitRecord, save_arrays, save_split_record
 from tasks.model_files.files import save_model
-from tasks.reporting.architecture import draw_architecture, write_summary
 from tasks.stage.files import sha256_of, write_json
 
 CLASSES = ("red", "green", "blue")
@@ -62,8 +61,6 @@ def write_model(folder: Path, model: keras.Model) -> None:
     """Write model/ with everything that evaluate reads."""
     folder.mkdir(parents=True)
     save_model(model, folder / "model.keras")
-    write_summary(model, folder)
-    draw_architecture(model, folder / "architecture.png")
     write_json(folder / "history.json", {"columns": small_history()})
     write_json(folder / "training.json", {**small_training(), "model_sha256": sha256_of(folder / "model.keras")})
 
