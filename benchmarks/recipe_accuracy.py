@@ -1,4 +1,4 @@
-"""What the notebook's architecture reaches: by his own recipe (`seed`), and by ours for it (`vgg16`).
+"""What the notebook's architecture reaches: by its own recipe (`seed`), and by ours for it (`vgg16`).
 
 The real stages train one recipe after the other: accuracy is measured here, not time. It takes hours on two cores and
 is run by its name, and not with the rest; stopped and started again, it goes on where it was, and what was trained with
@@ -72,7 +72,7 @@ def _recipe(folder: Path, recipe: str) -> Any:
 
 
 def section(answers: dict[str, Answers]) -> str:
-    """Return the table: the author's figures, then each recipe's."""
+    """Return the table: the notebook's figures, then each recipe's."""
     rows = [f"| {recipe} | {' | '.join(cells(found))} |" for recipe, found in answers.items()]
     return "\n".join(
         [
@@ -80,11 +80,11 @@ def section(answers: dict[str, Answers]) -> str:
             "",
             "By the notebook's recipe (`seed`, in bfloat16 where the processor has it), by ours (`vgg16`) in as many",
             "epochs, and by ours as it is in params.yaml; seed 0, a single view of every image, six views in brackets.",
-            "The author's 98.40 % and 96.10 % are binary accuracy on his training and test images.",
+            "The notebook's 98.40 % and 96.10 % are binary accuracy on its training and test images.",
             "",
             "| recipe | " + " | ".join(f"{split}, top-1 | binary" for split in SPLITS) + " |",
             "|---" * (1 + 2 * len(SPLITS)) + "|",
-            "| the author | – | 98.40 % | – | – | – | 96.10 % |",
+            "| the notebook | – | 98.40 % | – | – | – | 96.10 % |",
             *rows,
         ]
     )

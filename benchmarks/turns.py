@@ -19,8 +19,8 @@ from tasks.stage.errors import InputError
 TORCH_PYTHON = "BENCHMARK_TORCH_PYTHON"
 NO_TORCH = "not measured: torch is not installed"
 
-FEWEST_ROUNDS = 5
-LONGEST_SECONDS = 60.0  # of one comparison's rounds, so that a slow or busy machine measures fewer of them
+MIN_ROUNDS = 5
+MAX_SECONDS = 60.0  # of one comparison's rounds, so that a slow or busy machine measures fewer of them
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def take_turns(sides: dict[str, tuple[str, dict[str, Any], str]], rounds: int) -
         measured: dict[str, list[Round]] = {name: [] for name in sides}
         began = time.monotonic()
         for number in range(rounds):
-            if number >= FEWEST_ROUNDS and time.monotonic() - began > LONGEST_SECONDS:
+            if number >= MIN_ROUNDS and time.monotonic() - began > MAX_SECONDS:
                 break
             for name in list(running) if number % 2 == 0 else reversed(list(running)):
                 measured[name].append(running[name].run_round())

@@ -20,7 +20,7 @@ Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
 
-def may_pass(error: Exception) -> bool:
+def is_transient(error: Exception) -> bool:
     """Return whether the same run may succeed later: after an outage, Prefect's own included, or a kill."""
     if isinstance(error, StepError):
         return error.is_transient
@@ -37,7 +37,7 @@ def interrupted_where_it_may_pass(function: Callable[Parameters, Result]) -> Cal
         try:
             return function(*arguments, **named)
         except Exception as error:
-            if not may_pass(error):
+            if not is_transient(error):
                 raise
             sentence = error.sentence if isinstance(error, StepError) else str(error)
             return cast(Result, Failed(name=INTERRUPTED, message=sentence, data=error))  # Prefect takes it for the end

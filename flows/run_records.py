@@ -18,7 +18,7 @@ from tasks.params.params import read_yaml
 from tasks.registry.signatures import Signature, SigningKey, Statement, TrustedKeys
 from tasks.stage.errors import InputError
 
-LARGEST_RECORD = 1 << 20  # bytes; one has a kilobyte
+MAX_RECORD = 1 << 20  # bytes; one has a kilobyte
 SIGNATURES = "run-signatures"  # their folder in the remote
 
 
@@ -28,7 +28,7 @@ class RecordError(InputError):
 
 def check_size(size: int, path: Path) -> None:
     """Raise RecordError for a record that is too large to be one; `size` is in bytes."""
-    if size > LARGEST_RECORD:
+    if size > MAX_RECORD:
         raise RecordError(f"{path.name} has {size} bytes, too many for a record of a run")
 
 

@@ -11,7 +11,7 @@ from prefect import get_run_logger
 from flows.conclusion import Conclusion, Ending, conclude
 from flows.events import announce
 from flows.failures import StepError
-from flows.interrupted import may_pass
+from flows.interrupted import is_transient
 from flows.monitoring import record_run
 from flows.stages import StageResult
 
@@ -40,7 +40,7 @@ def told(folder: Path) -> Iterator[Run]:
         yield run
     except Exception as error:
         sentence = error.sentence if isinstance(error, StepError) else str(error)
-        ending = Ending.INTERRUPTED if may_pass(error) else Ending.FAILED
+        ending = Ending.INTERRUPTED if is_transient(error) else Ending.FAILED
         failure = Conclusion(ending, sentence or type(error).__name__)
         announce(failure, folder)
         record_run(failure, run.results, start, folder, warn)

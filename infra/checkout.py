@@ -29,7 +29,7 @@ SHORT = 12  # characters of a commit's hash that a tag and a log line show
 WORKSPACE_LOCK = Path(".dvc/tmp/retrain.lock")  # held by a run that is at work in the clone
 FETCHED = "refs/retrain/fetched"  # of our own: branches a and a/b cannot follow each other under one name
 BLOCK_BYTES = 4096  # what a file may take beyond its size
-FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 2.0, 60.0
+FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 2.0, 60.0
 
 Result = TypeVar("Result")
 
@@ -221,7 +221,7 @@ class Checkout:
                     raise
                 self.log.warning("%s cannot be had (%s): tried again in %.0f s", self.remote.url, error, pause)
             time.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+            pause = min(2 * pause, MAX_PAUSE_SECONDS)
 
     def _reset(self, target: str) -> None:
         """Set every tracked file, and no other, to what it is in a commit; say what edits that undoes."""

@@ -39,7 +39,7 @@ FlowRun = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Patience:
+class RestartPolicy:
     """How long a sweep waits and how often it tries.
 
     Args:
@@ -86,7 +86,7 @@ class Sweep:
     Args:
         api: The Prefect server.
         pool: The work pool's name.
-        patience: How long it waits and how often it tries.
+        policy: How long it waits and how often it tries.
         machine: Where the sweep runs beside a worker: what is known there.
         say: Is given one line for each thing that a sweep does.
     """
@@ -95,11 +95,11 @@ class Sweep:
         self,
         api: PrefectAPI,
         pool: str = POOL,
-        patience: Patience | None = None,
+        policy: RestartPolicy | None = None,
         machine: Machine | None = None,
         say: Callable[[str], None] = print,
     ) -> None:
-        self.api, self.pool, self.patience = api, pool, patience or Patience()
+        self.api, self.pool, self.policy = api, pool, policy or RestartPolicy()
         self.machine, self.say = machine, say
         self.heard_since: datetime | None = None  # the server has answered every sweep since
         self._given_up: set[str] = set()
@@ -142,25 +142,25 @@ class Sweep:
         kind, age = run["state_type"], self.api.now - _time(run["state"]["timestamp"])
         worker = (run.get("labels") or {}).get("prefect.worker.name")
         if self.machine and worker == self.machine.worker:
-            if age <= self.patience.without_process:
+            if age <= self.policy.without_process:
                 return
             if kind == "CANCELLING":  # Prefect's own worker does not hear of it any more once its server was away
                 self.machine.end(run["id"])
             if not self.machine.is_here(run["id"]):
                 self._bury(run, f"Worker {worker} has no process of it any more.")
         elif kind == "PENDING":
-            if age > self.patience.pending and not self._is_online(worker):
+            if age > self.policy.pending and not self._is_online(worker):
                 self._bury(run, f"Pending for {age.seconds // 60} minutes, and its worker is gone.")
         elif self._is_silent(run):
-            self._bury(run, f"{THOUGHT_DEAD} {int(self.patience.silence.total_seconds())} seconds.")
+            self._bury(run, f"{THOUGHT_DEAD} {int(self.policy.silence.total_seconds())} seconds.")
 
     def _is_silent(self, run: FlowRun) -> bool:
         """Return whether a run sent nothing although the server was there to hear it."""
         since = self.heard_since
-        if since is None or self.api.now - since < self.patience.silence:
+        if since is None or self.api.now - since < self.policy.silence:
             return False
         last = max(_time(run["state"]["timestamp"]), self._last_heartbeat(run) or datetime.min.replace(tzinfo=UTC))
-        return self.api.now - last > self.patience.silence
+        return self.api.now - last > self.policy.silence
 
     def _bury(self, run: FlowRun, message: str) -> None:
         kind = "CANCELLED" if run["state_type"] == "CANCELLING" else "CRASHED"
@@ -178,7 +178,7 @@ class Sweep:
                 ):
                     self.say(f"flow run {run['name']} was thought dead and goes on")
                 return
-            if self.api.now - since < self.patience.doubt:
+            if self.api.now - since < self.policy.doubt:
                 return
             if self.machine and self.machine.is_here(run["id"]):
                 self.machine.end(run["id"])  # it hangs, and would be in the way of its next try
@@ -186,14 +186,14 @@ class Sweep:
 
     def _start_again(self, run: FlowRun) -> None:
         tries = self._tries(run)
-        if tries >= self.patience.tries:
+        if tries >= self.policy.tries:
             if run["state_id"] not in self._given_up:
                 self._given_up.add(run["state_id"])
                 self.say(f"flow run {run['name']} ended {run['state_name']} after {tries} more tries: given up")
             return
-        pause = min(self.patience.first_pause * 2**tries, self.patience.longest_pause)
+        pause = min(self.policy.first_pause * 2**tries, self.policy.longest_pause)
         reason = " ".join((run["state"]["message"] or "").split())[:200]
-        message = f"Try {tries + 1} of {self.patience.tries} after it ended {run['state_name']}: {reason}"
+        message = f"Try {tries + 1} of {self.policy.tries} after it ended {run['state_name']}: {reason}"
         details = {
             "scheduled_time": (self.api.now + pause).isoformat(),
             "transition_id": str(uuid.uuid5(uuid.UUID(run["state_id"]), "restart")),  # of two sweeps one is rejected
@@ -213,7 +213,7 @@ class Sweep:
         reach = iter(reach_of_tries(self.api, run["id"], starts))
         tries, furthest = 0, 0.0
         for state in states:
-            if state["type"] == "RUNNING" and (reached := next(reach)) >= furthest + self.patience.progress:
+            if state["type"] == "RUNNING" and (reached := next(reach)) >= furthest + self.policy.progress:
                 tries, furthest = 0, reached
             tries += state["name"] == "AwaitingRetry"
         return tries
@@ -245,7 +245,7 @@ class Sweep:
         return any(known["name"] == worker and known["status"] == "ONLINE" for known in workers)
 
     def _ended(self, state: dict[str, Any]) -> list[FlowRun]:
-        return self._runs(state, {"end_time": {"after_": (self.api.now - self.patience.forget).isoformat()}})
+        return self._runs(state, {"end_time": {"after_": (self.api.now - self.policy.forget).isoformat()}})
 
     def _runs(self, state: dict[str, Any], further: dict[str, Any] | None = None) -> list[FlowRun]:
         """Return the pool's runs that are in a state; they all have a deployment, so they can be scheduled again."""

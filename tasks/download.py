@@ -9,7 +9,7 @@ from tasks.data.archive import archive_suffix, members
 from tasks.data.digits import bundled_digits
 from tasks.params.params import DownloadParams, load_params
 from tasks.sources.source import RawSource, is_intact, load_source, save_source
-from tasks.sources.transfer import Patience, fetch
+from tasks.sources.transfer import RetryPolicy, fetch
 from tasks.stage.errors import InputError, run_command
 from tasks.stage.files import replaced_folder, sha256_of
 
@@ -37,9 +37,9 @@ def download(params: DownloadParams, raw: Path, cache: Path = CACHE) -> None:
     if wanted and _is_there(raw, params.dataset, wanted):
         print(f"{raw} is there already, its sha256 verified")
         return
-    patience = Patience(attempts=params.attempts, timeout_seconds=params.timeout_seconds)
+    retry = RetryPolicy(attempts=params.attempts, timeout_seconds=params.timeout_seconds)
     addresses = (bundled.as_uri(),) if bundled else params.addresses
-    archive = fetch(addresses, wanted, cache, patience, _connect_s3)
+    archive = fetch(addresses, wanted, cache, retry, _connect_s3)
     if not bundled:
         _refuse_no_archive(archive)
     name, size = _published_name(params.dataset, archive), archive.stat().st_size

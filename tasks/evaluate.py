@@ -17,7 +17,7 @@ import numpy as np
 from tasks.stage.quiet_tensorflow import keras, tf
 from tasks.data.arrays import Arrays, SplitRecord, load_arrays, load_split_record
 from tasks.evaluation import metrics as measures
-from tasks.evaluation.answers import Answers, answer_all
+from tasks.evaluation.answers import Predictions, predict_all
 from tasks.model_files.files import load_model
 from tasks.params.params import EvaluateParams, load_params
 from tasks.reporting.architecture import draw_architecture, write_summary
@@ -72,7 +72,7 @@ def evaluate(
     _check_test_images(record, test, split)
     trained = load_trained(model)
     _check_fit(trained.network, record, model)
-    answers = answer_all(trained.network, test.images, params.batch_size, params.test_time_augmentation)
+    answers = predict_all(trained.network, test.images, params.batch_size, params.test_time_augmentation)
     with replaced_folder(output) as temporary:
         write_summary(trained.network, temporary)
         draw_architecture(trained.network, temporary / PICTURE)
@@ -106,7 +106,7 @@ def load_trained(folder: Path) -> Trained:
 
 
 def _evaluated(
-    params: EvaluateParams, record: SplitRecord, test: Arrays, trained: Trained, answers: Answers, drawn: Path
+    params: EvaluateParams, record: SplitRecord, test: Arrays, trained: Trained, answers: Predictions, drawn: Path
 ) -> Evaluated:
     labels, classes = np.asarray(test.labels), len(record.classes)
     predicted = answers.single.argmax(axis=1)

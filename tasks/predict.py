@@ -28,7 +28,7 @@ from tasks.stage.files import replaced_file
 from tasks.stage.progress import format_bytes
 
 SUFFIXES = {".png", ".jpg", ".jpeg"}
-LARGEST_FILE = 256 << 20
+MAX_FILE = 256 << 20
 IMAGES_AT_ONCE = 128
 
 
@@ -60,8 +60,8 @@ def predict(classifier: Classifier, images: Iterable[Path]) -> Iterator[Predicti
 def read_image(path: Path, size: int) -> Images:
     """Return an image file as uint8 (size, size, 3), decoded as the training images were; raises InputError."""
     try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise InputError(f"{path} has more than the {format_bytes(LARGEST_FILE)} that an image may have")
+        if path.stat().st_size > MAX_FILE:
+            raise InputError(f"{path} has more than the {format_bytes(MAX_FILE)} that an image may have")
         return decode_image(path.read_bytes(), str(path), size)
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist") from error

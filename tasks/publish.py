@@ -16,7 +16,7 @@ from tasks.stage.quiet_tensorflow import keras
 from tasks.data.arrays import Arrays, SplitRecord, load_arrays, load_split_record
 from tasks.model_files.files import load_model
 from tasks.params.params import Params, load_params
-from tasks.registry.champion_answers import Present
+from tasks.registry.champion_answers import CurrentTestSet
 from tasks.registry.gate import Measurement
 from tasks.registry.index import add_to_index
 from tasks.registry.lineage import dvc_lock, environment_versions, git_state
@@ -64,8 +64,8 @@ def publish(
         candidate = _measured(folder, record, test, metrics, params.evaluate.calibration_bins)
         bucket = open_bucket(params.publish.bucket, params.publish.prefix)
         identity = release_id(list_files(folder))
-        present = Present(record, test, bucket, params.evaluate.batch_size)
-        gatekeeper = Gatekeeper(bucket, identity, candidate, metrics["test_sha256"], params, present.answers_of)
+        test_set = CurrentTestSet(record, test, bucket, params.evaluate.batch_size)
+        gatekeeper = Gatekeeper(bucket, identity, candidate, metrics["test_sha256"], params, test_set.answers_of)
         gatekeeper.is_ours = True
         release = find_manifest(bucket, identity)
         words = "published" if release is None else "already published as"

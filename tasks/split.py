@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tasks.data.arrays import SPLITS, SplitRecord, save_selected, save_split_record
-from tasks.data.assignment import Division, divide
+from tasks.data.assignment import Assignment, divide
 from tasks.data.cifar10 import read_cifar10
 from tasks.data.digits import read_digits
 from tasks.data.folders import read_folders
@@ -36,11 +36,11 @@ def split(params: SplitParams, raw: Path, output: Path) -> None:
     with replaced_folder(output) as temporary:
         scratch = temporary / "decoded"
         data = _read(source, params.image_size, scratch)
-        division = divide(data, params.method, params.validation_fraction, params.test_fraction, params.seed)
-        contents = {name: save_selected(temporary, name, data.arrays, division.indices[name]) for name in SPLITS}
-        save_split_record(temporary, _record(source.dataset, params, data, division, contents))
+        assignment = divide(data, params.method, params.validation_fraction, params.test_fraction, params.seed)
+        contents = {name: save_selected(temporary, name, data.arrays, assignment.indices[name]) for name in SPLITS}
+        save_split_record(temporary, _record(source.dataset, params, data, assignment, contents))
         scratch.unlink(missing_ok=True)
-    sizes = ", ".join(f"{len(division.indices[name]):,} {name}" for name in SPLITS)
+    sizes = ", ".join(f"{len(assignment.indices[name]):,} {name}" for name in SPLITS)
     print(f"{sizes} images of {len(data.classes)} classes")
 
 
@@ -56,7 +56,7 @@ def _read(source: RawSource, image_size: int, scratch: Path) -> LabelledImages:
 
 
 def _record(
-    dataset: str, params: SplitParams, data: LabelledImages, division: Division, contents: dict[str, str]
+    dataset: str, params: SplitParams, data: LabelledImages, assignment: Assignment, contents: dict[str, str]
 ) -> SplitRecord:
     """Return what split.json says."""
     height, width, channels = data.arrays.images.shape[1:]
@@ -66,18 +66,18 @@ def _record(
         image_shape=(height, width, channels),
         method=params.method,
         seed=params.seed,
-        counts={name: _counts(data, division, name) for name in SPLITS},
+        counts={name: _counts(data, assignment, name) for name in SPLITS},
         index_sha256={
-            name: hashlib.sha256(division.indices[name].astype("<i8").tobytes()).hexdigest() for name in SPLITS
+            name: hashlib.sha256(assignment.indices[name].astype("<i8").tobytes()).hexdigest() for name in SPLITS
         },
         content_sha256=contents,
-        duplicates=division.duplicates,
+        duplicates=assignment.duplicates,
     )
 
 
-def _counts(data: LabelledImages, division: Division, name: str) -> dict[str, Any]:
+def _counts(data: LabelledImages, assignment: Assignment, name: str) -> dict[str, Any]:
     """Return a split's number of images, in all and for each class."""
-    labels = data.arrays.labels[division.indices[name]]
+    labels = data.arrays.labels[assignment.indices[name]]
     per_class = np.bincount(labels, minlength=len(data.classes)).tolist()
     return {"total": len(labels), "per_class": dict(zip(data.classes, per_class, strict=True))}
 

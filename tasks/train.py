@@ -104,7 +104,7 @@ def train(
     """
     cluster = read_cluster()
     with contextlib.ExitStack() as stack:
-        stack.enter_context(cluster.watched())
+        stack.enter_context(cluster.naming_lost_hosts())
         strategy = build_strategy(params.devices, cluster)
         # Not before: TensorFlow takes SIGTERM for itself when it connects several hosts.
         interruption = stack.enter_context(interruptible())

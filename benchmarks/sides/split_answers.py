@@ -9,7 +9,7 @@ import numpy as np
 from tasks.stage.quiet_tensorflow import keras
 from benchmarks.workspace import SPLIT
 from tasks.data.arrays import load_arrays
-from tasks.evaluation.answers import answer_all
+from tasks.evaluation.answers import predict_all
 from tasks.evaluation.metrics import binary_accuracy, top1
 from tasks.model_files.files import load_model
 
@@ -19,7 +19,7 @@ BATCH = 500
 def answers_on(network: keras.Model, split: str, views: str) -> dict[str, float]:
     """Return `top1` and `binary_accuracy` on a split, and `top1_augmented` where there are several views."""
     arrays = load_arrays(SPLIT, split)
-    labels, answers = np.asarray(arrays.labels), answer_all(network, arrays.images, BATCH, views)
+    labels, answers = np.asarray(arrays.labels), predict_all(network, arrays.images, BATCH, views)
     found = {"top1": top1(answers.single, labels), "binary_accuracy": binary_accuracy(answers.single, labels)}
     return found if views == "none" else {**found, "top1_augmented": top1(answers.augmented, labels)}
 

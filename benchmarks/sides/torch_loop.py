@@ -51,7 +51,7 @@ class ResidualSeparable(nn.Module):
 
 
 class Airbench(nn.Module):
-    """airbench94's network (tasks/models/bases.py) with its linear head; 3×3 convolutions, logits (N, 10)."""
+    """airbench94's network (tasks/models/backbones.py) with its linear head; 3×3 convolutions, logits (N, 10)."""
 
     def __init__(self, model: dict[str, Any]) -> None:
         super().__init__()

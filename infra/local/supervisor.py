@@ -18,7 +18,7 @@ from tasks.stage.errors import InputError
 LOOK_SECONDS = 1.0
 ASK_SECONDS = 15.0  # between two questions whether a living process also answers
 HANG_SECONDS = 60.0
-LONGEST_PAUSE = 60.0
+MAX_PAUSE = 60.0
 
 
 class Server(Protocol):
@@ -86,7 +86,7 @@ class Watched:
             say(str(error))
         self.answered = self.asked = time.monotonic()
         self.failures += 1
-        self.not_before = self.answered + min(2.0 ** (self.failures - 1), LONGEST_PAUSE)
+        self.not_before = self.answered + min(2.0 ** (self.failures - 1), MAX_PAUSE)
 
 
 def watch(store: Server, prefect: Server, worker: Server, say: Callable[[str], None] = say_with_time) -> None:

@@ -13,7 +13,7 @@ from tasks.stage.errors import InputError
 
 
 @dataclass(frozen=True)
-class Division:
+class Assignment:
     """The images of each split.
 
     Attributes:
@@ -25,7 +25,9 @@ class Division:
     duplicates: dict[str, Any]
 
 
-def divide(data: LabelledImages, method: str, validation_fraction: float, test_fraction: float, seed: int) -> Division:
+def divide(
+    data: LabelledImages, method: str, validation_fraction: float, test_fraction: float, seed: int
+) -> Assignment:
     """Give every image to one split; a split that the archive itself has is taken as it is.
 
     Args:
@@ -61,7 +63,7 @@ def divide(data: LabelledImages, method: str, validation_fraction: float, test_f
         }
         assignment = kept
     _refuse_empty(assignment, data)
-    return Division({name: np.flatnonzero(assignment == i) for i, name in enumerate(SPLITS)}, duplicates)
+    return Assignment({name: np.flatnonzero(assignment == i) for i, name in enumerate(SPLITS)}, duplicates)
 
 
 def choose_tail(pool: Indices, total: int, fraction: float) -> Indices:

@@ -12,11 +12,11 @@ from tasks.evaluation.tta import Images, average, views
 from tasks.stage.errors import InputError
 from tasks.stage.progress import Progress
 
-LARGEST_DEVIATION = 1e-3  # of a sum of probabilities from 1
+MAX_DEVIATION = 1e-3  # of a sum of probabilities from 1
 
 
 @dataclass(frozen=True)
-class Answers:
+class Predictions:
     """What a model answers to all images, in their order.
 
     Attributes:
@@ -30,7 +30,7 @@ class Answers:
     images_per_second: float
 
 
-def answer_all(network: keras.Model, images: Images, batch_size: int, augmentation: str) -> Answers:
+def predict_all(network: keras.Model, images: Images, batch_size: int, augmentation: str) -> Predictions:
     """Run a network over every view of every image, in batches of which the last may be short; shows progress.
 
     Fixed batches and full float32 (no TF32) make the bits the same from run to run on one machine, and within
@@ -64,11 +64,11 @@ def answer_all(network: keras.Model, images: Images, batch_size: int, augmentati
         seconds.append(time.monotonic() - start)
         answers.append((weight, _checked(np.concatenate(parts))))
     progress.close()
-    return Answers(answers[0][1], average(answers), count / max(seconds[0], 1e-9))
+    return Predictions(answers[0][1], average(answers), count / max(seconds[0], 1e-9))
 
 
 def _checked(probabilities: Probabilities) -> Probabilities:
     deviation = np.abs(probabilities.sum(axis=1) - 1).max()
-    if not deviation <= LARGEST_DEVIATION:  # also where it is not a number
+    if not deviation <= MAX_DEVIATION:  # also where it is not a number
         raise InputError("the model's answers are not probabilities that sum to 1; it may have diverged in training")
     return probabilities

@@ -13,7 +13,7 @@ Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
 # The smallest normal float32: softmax in float32 can underflow to 0, whose logarithm is not a number to average.
-SMALLEST_PROBABILITY = float(np.finfo(np.float32).tiny)
+MIN_PROBABILITY = float(np.finfo(np.float32).tiny)
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class ClassScores:
 
 def log_probabilities(probabilities: Probabilities) -> Floats:
     """Return natural logarithms, zeros clipped to the smallest normal float32; float64, same shape."""
-    return np.log(np.maximum(probabilities.astype(np.float64), SMALLEST_PROBABILITY))
+    return np.log(np.maximum(probabilities.astype(np.float64), MIN_PROBABILITY))
 
 
 def top1(scores: NDArray[np.floating], labels: Labels) -> float:

@@ -1,4 +1,4 @@
-"""The classes that a model file may name: what bases.py and heads.py build networks of, with Keras 3.15's own settings.
+"""The classes that a model file may name: what tasks/models builds networks of, with Keras 3.15's own settings.
 
 A new layer in a base or a head needs its line here, and its weights' shapes if it has weights.
 """

@@ -11,7 +11,7 @@ from typing import Any
 
 import keras
 
-import tasks.models.bases
+import tasks.models.backbones
 import tasks.models.layers  # noqa: F401  registers the layers that a saved model names
 from tasks.model_files.inspection import inspect_archive
 from tasks.stage.errors import InputError

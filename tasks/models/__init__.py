@@ -1,4 +1,4 @@
-"""Networks: bases, heads, layers, whitening, and weights from a file.
+"""Networks: backbones, heads, layers, whitening, and weights from a file.
 
 It enters params/ for the recipe, and stage/.
 """

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.models.bases import BASES
+from tasks.models.backbones import BACKBONES
 from tasks.models.heads import HEADS
 from tasks.models.layers import PixelScaling, WhiteningConvolution
 from tasks.models.whitening import PixelStatistics, whitening_kernel
@@ -24,7 +24,7 @@ def build_model(
     """
     inputs = keras.Input(image_shape, dtype="uint8", name="images")
     scaled = _scaling(params, statistics)(inputs)
-    features = BASES[params.base](scaled, params)
+    features = BACKBONES[params.base](scaled, params)
     logits = HEADS[params.head](features, classes, params)
     wide = "float64" if keras.config.dtype_policy().compute_dtype == "float64" else "float32"
     probabilities = keras.layers.Softmax(dtype=wide, name="probabilities")(logits)
@@ -47,7 +47,7 @@ def whiten(model: keras.Model, params: ModelParams, images: NDArray[np.uint8], s
 def _scaling(params: ModelParams, statistics: PixelStatistics) -> PixelScaling:
     channels = len(statistics.mean)
     if params.scaling == "standard":
-        return PixelScaling(list(statistics.mean), list(statistics.deviation), name="scaling")
+        return PixelScaling(list(statistics.mean), list(statistics.std), name="scaling")
     if params.scaling == "imagenet":
         return PixelScaling(IMAGENET_MEAN_BGR, [1.0] * 3, reverse_channels=True, name="scaling")
     return PixelScaling([0.0] * channels, [255.0] * channels, name="scaling")

@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 # cuDNN refuses a smaller one; a single value everywhere keeps CPU and GPU on the same trajectory.
-SMALLEST_EPSILON = 1.001e-5
+MIN_EPSILON = 1.001e-5
 
 
 @keras.saving.register_keras_serializable(package="retrain")
@@ -57,7 +57,7 @@ class BatchNormalization(keras.layers.Layer):
 
     def __init__(self, momentum: float = 0.99, epsilon: float = 1e-3, scale: bool = True, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.momentum, self.epsilon, self.scale = momentum, max(epsilon, SMALLEST_EPSILON), scale
+        self.momentum, self.epsilon, self.scale = momentum, max(epsilon, MIN_EPSILON), scale
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         # Statistics and their weights stay in float32 when the layer computes in bfloat16.

@@ -13,7 +13,7 @@ class PixelStatistics:
     """Mean and standard deviation of every channel, in units of a pixel's 0 to 255."""
 
     mean: tuple[float, ...]
-    deviation: tuple[float, ...]
+    std: tuple[float, ...]
 
 
 def pixel_statistics(images: NDArray[np.uint8]) -> PixelStatistics:
@@ -28,8 +28,8 @@ def pixel_statistics(images: NDArray[np.uint8]) -> PixelStatistics:
             squares[channel] += histogram @ np.arange(256) ** 2
         count += len(pixels)
     mean = total / count
-    deviation = np.sqrt(np.maximum(squares / count - mean**2, 1.0))
-    return PixelStatistics(tuple(mean.tolist()), tuple(deviation.tolist()))
+    std = np.sqrt(np.maximum(squares / count - mean**2, 1.0))
+    return PixelStatistics(tuple(mean.tolist()), tuple(std.tolist()))
 
 
 def whitening_kernel(
@@ -40,7 +40,7 @@ def whitening_kernel(
     ± eigenvectors of the uncentred second moment of all size×size patches of the scaled images, each divided by
     √(eigenvalue + epsilon), the largest eigenvalue first (airbench, arXiv 2404.00498, section 3.2).
     """
-    scaled = (images.astype(np.float64) - statistics.mean) / statistics.deviation
+    scaled = (images.astype(np.float64) - statistics.mean) / statistics.std
     windows = np.lib.stride_tricks.sliding_window_view(scaled, (size, size), axis=(1, 2))
     patches = windows.transpose(0, 1, 2, 4, 5, 3).reshape(-1, size * size * images.shape[-1])
     values, vectors = np.linalg.eigh(patches.T @ patches / len(patches))

@@ -21,7 +21,7 @@ class ModelParams(Section):
 
     Attributes:
         base: `vgg16`, `resnet50` (keras.applications, without top) or `airbench` (the convnet of the fast recipe).
-        head: `residual_separable` (the author's block) or `linear`.
+        head: `residual_separable` (the notebook's block) or `linear`.
         weights: `none`, `imagenet` or a path to a `.weights.h5` file, for vgg16 and resnet50.
         scaling: How uint8 pixels become numbers: `unit` ([0, 1]), `standard` (training mean and standard deviation
             per channel), `imagenet` (as the base's own ImageNet weights want them).

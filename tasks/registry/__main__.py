@@ -63,7 +63,7 @@ RELEASE = "an id, the first digits of one, champion or candidate"
 
 
 @dataclass(frozen=True)
-class Answer:
+class CommandResult:
     """What a command found: for programs, for people, for standard error a sentence each, and its exit status."""
 
     value: Any
@@ -117,55 +117,55 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _list(bucket: Store, _: argparse.Namespace) -> Answer:
+def _list(bucket: Store, _: argparse.Namespace) -> CommandResult:
     found, channels = list_rows(bucket), _channels(bucket)
     rows = [{**row.model_dump(), "channels": channels.get(row.id, [])} for row in found.rows]
-    return Answer(rows, list_text(rows, bucket.uri(FOLDER)), found.problems, NO if found.problems else 0)
+    return CommandResult(rows, list_text(rows, bucket.uri(FOLDER)), found.problems, NO if found.problems else 0)
 
 
-def _show(bucket: Store, arguments: argparse.Namespace) -> Answer:
+def _show(bucket: Store, arguments: argparse.Namespace) -> CommandResult:
     manifest = resolve(bucket, arguments.release)
     row_of(manifest)  # its figures are there
     value = manifest.model_dump(mode="json")
     address, channels = bucket.uri(f"{FOLDER}/{manifest.id}"), _channels(bucket).get(manifest.id, [])
-    return Answer(value, show_text(value, address, channels))
+    return CommandResult(value, show_text(value, address, channels))
 
 
-def _diff(bucket: Store, arguments: argparse.Namespace) -> Answer:
+def _diff(bucket: Store, arguments: argparse.Namespace) -> CommandResult:
     difference = compare(bucket, resolve(bucket, arguments.before), resolve(bucket, arguments.after))
-    return Answer(difference, diff_text(difference))
+    return CommandResult(difference, diff_text(difference))
 
 
-def _verify(bucket: Store, arguments: argparse.Namespace) -> Answer:
+def _verify(bucket: Store, arguments: argparse.Namespace) -> CommandResult:
     if arguments.all and arguments.release:
         raise InputError(f"verify takes a release or --all, not {arguments.release!r} and --all")
     verified = list(verify_all(bucket)) if arguments.all else [verify_release(bucket, arguments.release or "champion")]
     sound = not any(each.problems for each in verified)
     value = {"sound": sound, "verified": [asdict(each) for each in verified]}
-    return Answer(value, verification_text(value), status=0 if sound else NO)
+    return CommandResult(value, verification_text(value), status=0 if sound else NO)
 
 
-def _pull(bucket: Store, arguments: argparse.Namespace) -> Answer:
+def _pull(bucket: Store, arguments: argparse.Namespace) -> CommandResult:
     manifest = resolve(bucket, arguments.release)
     folder = arguments.folder or CACHE / manifest.id
     pull_release(bucket, manifest, folder)
     value = {"id": manifest.id, "folder": str(folder), "files": len(manifest.files), "bytes": manifest.size}
-    return Answer(value, f"release {manifest.id} is in {folder}: {len(manifest.files)} files, all verified")
+    return CommandResult(value, f"release {manifest.id} is in {folder}: {len(manifest.files)} files, all verified")
 
 
-def _checkout(bucket: Store, arguments: argparse.Namespace) -> Answer:
+def _checkout(bucket: Store, arguments: argparse.Namespace) -> CommandResult:
     done = checkout(bucket, resolve(bucket, arguments.release), Path())
-    return Answer(asdict(done), checkout_text(asdict(done)), done.doubts)
+    return CommandResult(asdict(done), checkout_text(asdict(done)), done.doubts)
 
 
-def _offer(bucket: Store, arguments: argparse.Namespace) -> Answer:
+def _offer(bucket: Store, arguments: argparse.Namespace) -> CommandResult:
     value = asdict(offer(bucket, load_params()))
     if arguments.output is not None:
         write_json(arguments.output, value)
-    return Answer(value, offer_text(value), status=0 if value["champion"] else NO)
+    return CommandResult(value, offer_text(value), status=0 if value["champion"] else NO)
 
 
-def _promote(bucket: Store, arguments: argparse.Namespace) -> Answer:
+def _promote(bucket: Store, arguments: argparse.Namespace) -> CommandResult:
     manifest, verdict = resolve(bucket, arguments.release), None
     why = {"reason": arguments.reason, "actor": current_actor(), "now": _now()}
     if arguments.force:
@@ -174,22 +174,22 @@ def _promote(bucket: Store, arguments: argparse.Namespace) -> Answer:
         champion, verdict = promote_by_gate(bucket, manifest, load_params(), **why)
     findings = [] if verdict is None else [finding.model_dump(mode="json") for finding in verdict.findings]
     value = {"id": manifest.id, "champion": champion, "forced": arguments.force, "verdict": findings}
-    return Answer(value, promotion_text(value), status=0 if champion else NO)
+    return CommandResult(value, promotion_text(value), status=0 if champion else NO)
 
 
-def _rollback(bucket: Store, arguments: argparse.Namespace) -> Answer:
+def _rollback(bucket: Store, arguments: argparse.Namespace) -> CommandResult:
     channel = arguments.channel
     manifest = rollback(bucket, channel, actor=current_actor(), reason=arguments.reason, now=_now())
-    return Answer({"channel": channel, "id": manifest.id}, f"{channel} points at release {manifest.id} again")
+    return CommandResult({"channel": channel, "id": manifest.id}, f"{channel} points at release {manifest.id} again")
 
 
-def _history(bucket: Store, arguments: argparse.Namespace) -> Answer:
+def _history(bucket: Store, arguments: argparse.Namespace) -> CommandResult:
     pointer = read_pointer(bucket, arguments.channel)
     moves = [] if pointer is None else [move.model_dump() for move in pointer.history]
-    return Answer(moves, history_text(moves, arguments.channel))
+    return CommandResult(moves, history_text(moves, arguments.channel))
 
 
-def _gc(bucket: Store, arguments: argparse.Namespace) -> Answer:
+def _gc(bucket: Store, arguments: argparse.Namespace) -> CommandResult:
     found = find_garbage(bucket)
     if arguments.delete:
         remove_garbage(bucket, found)
@@ -202,14 +202,14 @@ def _gc(bucket: Store, arguments: argparse.Namespace) -> Answer:
         "unlisted": [manifest.id for manifest in found.unlisted],
         "problems": list(found.problems),
     }
-    return Answer(value, garbage_text(value), found.problems, NO if found.problems else 0)
+    return CommandResult(value, garbage_text(value), found.problems, NO if found.problems else 0)
 
 
-def _rebuild(bucket: Store, arguments: argparse.Namespace) -> Answer:
+def _rebuild(bucket: Store, arguments: argparse.Namespace) -> CommandResult:
     manifest = resolve(bucket, arguments.release)
     plan = plan_rebuild(manifest)
     value = {"id": manifest.id, **asdict(plan)}
-    return Answer(value, plan.script(), plan.doubts, NO if plan.doubts else 0)
+    return CommandResult(value, plan.script(), plan.doubts, NO if plan.doubts else 0)
 
 
 def _channels(bucket: Store) -> dict[str, list[str]]:
@@ -226,7 +226,7 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-COMMANDS: dict[str, Callable[[Store, argparse.Namespace], Answer]] = {
+COMMANDS: dict[str, Callable[[Store, argparse.Namespace], CommandResult]] = {
     "list": _list,
     "show": _show,
     "diff": _diff,

@@ -22,7 +22,7 @@ CACHE = Path(".cache/champion_answers")
 
 
 @dataclass(frozen=True)
-class Present:
+class CurrentTestSet:
     """What the present test set is, and how a champion of another one answers it."""
 
     record: SplitRecord
@@ -47,7 +47,7 @@ class Present:
         return answers
 
     def _asked(self, champion: Manifest) -> Probabilities:
-        from tasks.evaluation.answers import answer_all  # noqa: PLC0415
+        from tasks.evaluation.answers import predict_all  # noqa: PLC0415
         from tasks.model_files.files import load_model  # noqa: PLC0415  TensorFlow takes seconds to load
 
         with tempfile.TemporaryDirectory(prefix="champion-") as name:
@@ -58,7 +58,7 @@ class Present:
                 takes, has = tuple(network.input_shape[1:]), self.record.image_shape
                 if takes != has:
                     raise CannotAnswerError(f"it takes images of {_size(takes)}, and these have {_size(has)}")
-                return answer_all(network, self.test.images, self.batch_size, "none").single
+                return predict_all(network, self.test.images, self.batch_size, "none").single
             except InputError as error:
                 raise CannotAnswerError(f"it does not answer ({str(error).replace(f'{folder}/', '')})") from error
 

@@ -28,8 +28,8 @@ Judge = Callable[
 ]  # from where a channel points to why it should move; None: it should not
 CHANNELS: tuple[Channel, ...] = ("candidate", "champion")
 ATTEMPTS = 20
-LONGEST_PAUSE_SECONDS = 0.5
-SHORTEST_ID = 4  # digits of an id that a person may type instead of all
+MAX_PAUSE_SECONDS = 0.5
+MIN_ID = 4  # digits of an id that a person may type instead of all
 
 
 class Move(BaseModel):
@@ -107,7 +107,7 @@ def resolve(bucket: Store, name: str) -> Manifest:
             if manifest is None:
                 raise InputError(f"there is no {channel} in {bucket.uri('channels')} yet; publish a release first")
             return manifest
-    if not re.fullmatch(rf"[0-9a-f]{{{SHORTEST_ID},{ID_LENGTH}}}", name):
+    if not re.fullmatch(rf"[0-9a-f]{{{MIN_ID},{ID_LENGTH}}}", name):
         raise InputError(f"{name!r} is neither a release's id nor one of the channels {', '.join(CHANNELS)}")
     if len(name) == ID_LENGTH:
         return read_manifest(bucket, name)
@@ -261,7 +261,7 @@ def _swap(bucket: Store, channel: Channel, next_move: Callable[[Pointer | None],
             bucket.write(_key(channel), body, replacing=stored)
             return True
         except ConflictError:
-            time.sleep(random.uniform(0, min(LONGEST_PAUSE_SECONDS, 0.01 * 2**attempt)))  # noqa: S311  not a secret
+            time.sleep(random.uniform(0, min(MAX_PAUSE_SECONDS, 0.01 * 2**attempt)))  # noqa: S311  not a secret
     raise OutageError(f"{bucket.uri(_key(channel))} could not be moved: other publishers moved it {ATTEMPTS} times")
 
 

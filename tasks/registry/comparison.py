@@ -9,7 +9,7 @@ from tasks.registry.releases import read_release_file
 from tasks.registry.store import Store
 
 PER_CLASS = "per_class.json"
-LARGEST_PER_CLASS = 64 << 20  # bytes; a hundred bytes a class
+MAX_PER_CLASS = 64 << 20  # bytes; a hundred bytes a class
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -101,7 +101,7 @@ def _class_scores(bucket: Store, manifest: Manifest) -> dict[str, ClassScores] |
     if entry is None:
         return None
     source = f"{PER_CLASS} of release {manifest.id}"
-    if entry.size > LARGEST_PER_CLASS:
+    if entry.size > MAX_PER_CLASS:
         raise DamagedError(f"{source} has {entry.size} bytes, more than any that evaluate writes")
     try:
         return SCORES.validate_json(read_release_file(bucket, manifest, entry))

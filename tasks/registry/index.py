@@ -24,7 +24,7 @@ from tasks.stage.errors import InputError
 
 FOLDER = "index"
 KEY = re.compile(rf"{FOLDER}/(?P<id>[0-9a-f]{{{ID_LENGTH}}})/(?P<row>[A-Za-z0-9_-]+)")
-LONGEST_NAME = 255  # bytes that a store which keeps objects as files allows between two slashes
+MAX_NAME = 255  # bytes that a store which keeps objects as files allows between two slashes
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -77,7 +77,7 @@ def index_key(row: Row) -> str | None:
     values = [getattr(row, column) for column in COLUMNS]
     text = json.dumps(values, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     name = base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
-    return f"{FOLDER}/{row.id}/{name}" if len(name) <= LONGEST_NAME else None
+    return f"{FOLDER}/{row.id}/{name}" if len(name) <= MAX_NAME else None
 
 
 def parse_index_key(key: str) -> Row | None:

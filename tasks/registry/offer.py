@@ -14,7 +14,7 @@ from typing import Any
 from tasks.data.arrays import load_arrays, load_split_record
 from tasks.params.params import Params
 from tasks.registry.actor import current_actor
-from tasks.registry.champion_answers import Present
+from tasks.registry.champion_answers import CurrentTestSet
 from tasks.registry.channels import CHANNELS, Channel, Pointer, move_pointer, read_pointer
 from tasks.registry.manifest import DamagedError, Finding, Manifest
 from tasks.registry.promotion import Gatekeeper, gatekeeper_of
@@ -157,7 +157,7 @@ class _Mover:
                 f"{SPLIT} holds other test images than release {self.release.id} was measured on: dvc repro"
             )
         batch_size = self.params.evaluate.batch_size
-        return Present(record, load_arrays(SPLIT, "test"), self.bucket, batch_size).answers_of(champion)
+        return CurrentTestSet(record, load_arrays(SPLIT, "test"), self.bucket, batch_size).answers_of(champion)
 
     def _check_whole(self) -> None:
         """Raise DamagedError unless every byte in the bucket is as the manifest has it; it is read once."""

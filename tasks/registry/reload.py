@@ -31,13 +31,13 @@ MODEL = "model.keras"
 SAVED_MODEL = "saved_model/1"  # a numeric version folder, as TensorFlow Serving wants it
 PROBABILITIES = "probabilities.npy"
 CHECKED_IMAGES = "checked_images.npy"  # uint8 (K, H, W, 3): the test images at checked_positions
-MOST_IMAGES = 16
-MOST_BYTES = 4 << 20  # of checked images, so that large ones do not outweigh the model
+MAX_IMAGES = 16
+MAX_BYTES = 4 << 20  # of checked images, so that large ones do not outweigh the model
 SECONDS = 1800.0
 REFUSED = 1
 
 Probabilities = NDArray[np.float32]
-Answer = Callable[[Images], Probabilities]
+PredictFn = Callable[[Images], Probabilities]
 FINDINGS = TypeAdapter(tuple[Finding, ...])
 
 
@@ -48,7 +48,7 @@ def checked_positions(count: int, number: int) -> NDArray[np.int64]:
 
 def choose_checked_images(images: Images) -> Images:
     """Return those of all test images, uint8 (N, H, W, 3), that a release carries."""
-    number = min(MOST_IMAGES, len(images), max(1, MOST_BYTES // images[0].nbytes))
+    number = min(MAX_IMAGES, len(images), max(1, MAX_BYTES // images[0].nbytes))
     return np.ascontiguousarray(images[checked_positions(len(images), number)])
 
 
@@ -130,7 +130,7 @@ def _failed(sentence: str) -> tuple[Finding, ...]:
     return tuple(Finding(rule=rule, passed=False, sentence=sentence, figures={}) for rule in ("reloads", "serves"))
 
 
-def _compared(rule: str, what: str, load: Callable[[Path], Answer], folder: Path, allowed: float) -> Finding:
+def _compared(rule: str, what: str, load: Callable[[Path], PredictFn], folder: Path, allowed: float) -> Finding:
     """Load a model and compare its answers; whatever goes wrong with it is a finding, not an error."""
     try:
         images = _array(folder / CHECKED_IMAGES, np.dtype(np.uint8), dimensions=4)
@@ -166,7 +166,7 @@ def _array(path: Path, dtype: np.dtype[Any], dimensions: int) -> NDArray[Any]:
     return array
 
 
-def _load_network(folder: Path) -> Answer:
+def _load_network(folder: Path) -> PredictFn:
     _import_tensorflow()
     from tasks.model_files.files import load_model  # noqa: PLC0415
 
@@ -174,7 +174,7 @@ def _load_network(folder: Path) -> Answer:
     return lambda images: network(images, training=False).numpy()
 
 
-def _load_signature(folder: Path) -> Answer:
+def _load_signature(folder: Path) -> PredictFn:
     tf = _import_tensorflow()
     serve = tf.saved_model.load(str(folder / SAVED_MODEL)).signatures["serving_default"]
 

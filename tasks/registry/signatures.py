@@ -1,4 +1,4 @@
-"""Signatures (Ed25519, RFC 8032) of manifests and of channels' moves: who may write to a bucket is not yet believed.
+"""Signatures (Ed25519, RFC 8032) of manifests and of channels' moves: write access to a bucket is no proof of identity.
 
 A publisher signs with the private key that RETRAIN_SIGNING_KEY names; whoever trusts public keys (--trusted-key, or
 RETRAIN_TRUSTED_KEY) takes nothing that none of them signed. A signature says for which bucket and prefix it was made,
@@ -153,7 +153,7 @@ def read_signing_key(path: Path) -> SigningKey:
     if stat.S_IMODE(status.st_mode) & (stat.S_IRWXG | stat.S_IRWXO):
         raise InputError(f"{path} can be read by other users; make it private with: chmod 600 {path}")
     if status.st_uid not in (0, os.geteuid()):
-        raise InputError(f"{path} belongs to another user, who could put a key of his own there")
+        raise InputError(f"{path} belongs to another user, who could put another key there")
     try:
         key = load_pem_private_key(body, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:

@@ -14,9 +14,9 @@ Values = Sequence[float | None]
 WIDTH = 420.0
 CURVES_WIDTH, CURVES_HEIGHT = 350.0, 250.0
 CURVES_PLOT = (46.0, 32.0, 294.0, 168.0)  # left, top, width, height
-MOST_MARKERS = 60
-MOST_NUMBERED_CLASSES = 20
-MOST_NAMED_CLASSES = 40
+MAX_MARKERS = 60
+MAX_NUMBERED_CLASSES = 20
+MAX_NAMED_CLASSES = 40
 
 
 def curves(epochs: Sequence[float], series: Mapping[str, Values], value_format: str, chosen: int | None) -> Markup:
@@ -46,7 +46,7 @@ def curves(epochs: Sequence[float], series: Mapping[str, Values], value_format: 
             if not missing:
                 points = [axes.place(x, y) for x, y in run if y is not None]
                 parts.append(line(points, f"series series{index}"))
-                if len(known) <= MOST_MARKERS:
+                if len(known) <= MAX_MARKERS:
                     parts += [element("circle", cx=x, cy=y, r=2.6, class_=f"dot series{index}") for x, y in points]
     return picture(CURVES_WIDTH, CURVES_HEIGHT, parts, f"{', '.join(series)} by epoch")
 
@@ -64,9 +64,9 @@ def confusion_picture(confusion: Counts, classes: Sequence[str]) -> Markup:
         opacity = round(float(np.sqrt(share)), 3)
         class_ = "right" if actual == predicted else "wrong"
         parts.append(element("rect", class_=class_, fill_opacity=str(opacity), **corner, **size))
-    if count <= MOST_NUMBERED_CLASSES:
+    if count <= MAX_NUMBERED_CLASSES:
         parts += _cell_numbers(confusion, left, top, cell)
-    if count <= MOST_NAMED_CLASSES:
+    if count <= MAX_NAMED_CLASSES:
         for index, name in enumerate(classes):
             middle = (index + 0.5) * cell
             parts.append(text(left - 8, top + middle + 4, shorten(name, 11), anchor="end"))

@@ -20,7 +20,7 @@ from tasks.reporting import plots
 TEMPLATE = "report.html.j2"
 MISTAKES = 24
 CONFUSED_PAIRS = 8
-LARGEST_PICTURE = 128  # pixels to which test images are reduced where they are larger
+MAX_PICTURE = 128  # pixels to which test images are reduced where they are larger
 MODEL_PICTURE_SCALE = 0.8  # page pixels for each pixel of the model's picture
 DATASETS = {"cifar10": "CIFAR-10", "folders": "your image folders", "digits": "scikit-learn's handwritten digits"}
 AUGMENTATIONS = {
@@ -158,7 +158,7 @@ def _mistakes(evaluated: Evaluated) -> Iterator[dict[str, Any]]:
     for position in most_confident_mistakes(evaluated.labels, evaluated.probabilities, MISTAKES):
         answer = evaluated.probabilities[position]
         picture = Image.fromarray(np.asarray(evaluated.images[position]))
-        picture.thumbnail((LARGEST_PICTURE, LARGEST_PICTURE))
+        picture.thumbnail((MAX_PICTURE, MAX_PICTURE))
         stream = io.BytesIO()
         picture.save(stream, format="PNG", optimize=True)
         yield {

@@ -16,7 +16,7 @@ from tasks.s3.client import cause_of, error_code, is_outage
 ATTEMPTS = 6
 SECONDS = 60.0
 FIRST_PAUSE_SECONDS = 0.2
-LONGEST_PAUSE_SECONDS = 5.0
+MAX_PAUSE_SECONDS = 5.0
 
 ALTERED_ON_THE_WAY = {
     "BadDigest",
@@ -49,14 +49,14 @@ def retried(operation: Callable[[], Result]) -> Result:
         try:
             return operation()
         except Exception as error:
-            pause = random.uniform(0.5, 1) * min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** (attempt - 1))  # noqa: S311  not a secret
-            if not may_pass(error) or time.monotonic() + pause - start > SECONDS:
+            pause = random.uniform(0.5, 1) * min(MAX_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** (attempt - 1))  # noqa: S311  not a secret
+            if not is_transient(error) or time.monotonic() + pause - start > SECONDS:
                 raise
         time.sleep(pause)
     return operation()
 
 
-def may_pass(error: Exception) -> bool:
+def is_transient(error: Exception) -> bool:
     """Return whether the same operation may succeed a moment later: after an outage, or what the way altered."""
     if is_outage(error) or isinstance(error, AlteredError | FlexibleChecksumError):
         return True

@@ -8,12 +8,12 @@ from typing import Any
 
 from botocore.exceptions import ResponseStreamingError
 
-LEAST_BYTES = 64 << 10
+MIN_BYTES = 64 << 10
 WITHIN_SECONDS = 60.0
 
 
 class WatchedStream:
-    """urllib3's stream of an answer's body, given up where LEAST_BYTES do not arrive WITHIN_SECONDS."""
+    """urllib3's stream of an answer's body, given up where MIN_BYTES do not arrive WITHIN_SECONDS."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -41,7 +41,7 @@ class WatchedStream:
     def _see(self, count: int) -> None:
         self._received += count
         now = time.monotonic()
-        if self._received >= LEAST_BYTES:
+        if self._received >= MIN_BYTES:
             self._since, self._received = now, 0
         elif now - self._since > WITHIN_SECONDS:
             self._stream.close()

@@ -57,7 +57,7 @@ class Body:
 
 
 @dataclass(frozen=True)
-class Openers:
+class TransferSettings:
     """What opening an address needs.
 
     Attributes:
@@ -84,7 +84,7 @@ def shown(address: str) -> str:
 
 
 def open_address(
-    address: str, start: int, validator: str | None, openers: Openers
+    address: str, start: int, validator: str | None, settings: TransferSettings
 ) -> contextlib.AbstractContextManager[Body]:
     """Open an address from a position on.
 
@@ -92,7 +92,7 @@ def open_address(
         address: Starts with http://, https://, file:// or s3://.
         start: The first byte wanted.
         validator: Of the version begun earlier; a server that has another one now starts from 0 or is stale.
-        openers: Timeouts and clients.
+        settings: Timeouts and clients.
 
     Raises:
         TransferError: It never will (missing, forbidden), for now does not (TemporaryError), or cannot go on from
@@ -102,8 +102,8 @@ def open_address(
     if scheme == "file":
         return _open_file(address, start, validator)
     if scheme == "s3":
-        return _open_s3(address, start, validator, openers)
-    return _open_http(address, start, validator, openers.timeout_seconds)
+        return _open_s3(address, start, validator, settings)
+    return _open_http(address, start, validator, settings.timeout_seconds)
 
 
 @contextlib.contextmanager
@@ -214,7 +214,7 @@ def _open_file(address: str, start: int, validator: str | None) -> Iterator[Body
 
 
 @contextlib.contextmanager
-def _open_s3(address: str, start: int, validator: str | None, openers: Openers) -> Iterator[Body]:
+def _open_s3(address: str, start: int, validator: str | None, settings: TransferSettings) -> Iterator[Body]:
     from botocore import exceptions as s3  # noqa: PLC0415  # for s3:// addresses only
 
     parts = urlsplit(address)
@@ -224,7 +224,7 @@ def _open_s3(address: str, start: int, validator: str | None, openers: Openers) 
     if validator:
         request["IfMatch"] = validator
     try:
-        response = openers.connect_s3().get_object(**request)
+        response = settings.connect_s3().get_object(**request)
     except s3.ClientError as error:
         raise _s3_refusal(error) from error
     except (s3.NoCredentialsError, s3.PartialCredentialsError, s3.ParamValidationError) as error:

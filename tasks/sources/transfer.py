@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.sources.addresses import Openers, StaleError, TemporaryError, TransferError, is_address, open_address, shown
+from tasks.sources.addresses import (
+    StaleError,
+    TemporaryError,
+    TransferError,
+    TransferSettings,
+    is_address,
+    open_address,
+    shown,
+)
 from tasks.sources.partial import PartialFile
 from tasks.stage.errors import InputError, OutageError
 from tasks.stage.files import sha256_of
@@ -16,7 +24,7 @@ from tasks.stage.progress import Progress, format_duration
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """How long to try.
 
     Attributes:
@@ -24,17 +32,17 @@ class Patience:
         timeout_seconds: Longest silence of a server.
         first_pause_seconds: Before the second try; it doubles from try to try, and a random part of up to a half is
             taken off, so that many workers do not come back at the same instant.
-        longest_pause_seconds: Bound of a pause, also of one that a server asks for.
+        max_pause_seconds: Bound of a pause, also of one that a server asks for.
     """
 
     attempts: int = 5
     timeout_seconds: float = 30
     first_pause_seconds: float = 1
-    longest_pause_seconds: float = 60
+    max_pause_seconds: float = 60
 
 
 def fetch(
-    addresses: Sequence[str], sha256: str | None, folder: Path, patience: Patience, connect_s3: Callable[[], Any]
+    addresses: Sequence[str], sha256: str | None, folder: Path, retry: RetryPolicy, connect_s3: Callable[[], Any]
 ) -> Path:
     """Return a file with the bytes of one of `addresses`, in `folder` and named by its sha256.
 
@@ -44,7 +52,7 @@ def fetch(
         addresses: Tried in order.
         sha256: Which bytes are wanted; None takes any.
         folder: Where partial and verified files are kept.
-        patience: How long to try.
+        retry: How long to try.
         connect_s3: Gives a boto3 S3 client; called for s3:// addresses only.
 
     Raises:
@@ -56,20 +64,20 @@ def fetch(
     for position, address in enumerate(addresses, 1):
         if not is_address(address):
             raise InputError(f"address {position} of {len(addresses)} under download.url is not a valid URL")
-    openers = Openers(patience.timeout_seconds, connect_s3)
-    failures, may_pass = [], False
+    settings = TransferSettings(retry.timeout_seconds, connect_s3)
+    failures, is_transient = [], False
     for address in addresses:
         with PartialFile(folder / f"{sha256 or _key(address)}.part") as part:
             try:
-                _fetch_from(address, sha256, part, patience, openers)
+                _fetch_from(address, sha256, part, retry, settings)
             except TransferError as error:
                 failures.append(f"{shown(address)} ({error})")
-                may_pass = may_pass or isinstance(error, TemporaryError)
+                is_transient = is_transient or isinstance(error, TemporaryError)
                 continue
             verified = folder / part.sha256
             part.keep(verified)
             return verified
-    kind = OutageError if may_pass else InputError
+    kind = OutageError if is_transient else InputError
     raise kind(f"the data set could not be downloaded: {'; '.join(failures)}")
 
 
@@ -88,29 +96,31 @@ def _is_verified(path: Path, sha256: str) -> bool:
     return False
 
 
-def _fetch_from(address: str, sha256: str | None, part: PartialFile, patience: Patience, openers: Openers) -> None:
+def _fetch_from(
+    address: str, sha256: str | None, part: PartialFile, retry: RetryPolicy, settings: TransferSettings
+) -> None:
     """Fill `part` from one address until it is complete and verified.
 
     Raises:
-        TemporaryError: The address did not give the file in as many tries as patience allows.
+        TemporaryError: The address did not give the file in as many tries as `retry` allows.
         TransferError: It will not.
     """
-    for attempt in range(1, patience.attempts + 1):
+    for attempt in range(1, retry.attempts + 1):
         try:
             if sha256 is None or part.sha256 != sha256:
-                resumed = _receive(address, sha256, part, openers)
+                resumed = _receive(address, sha256, part, settings)
                 _verify(sha256, part, resumed)
         except TemporaryError as error:
-            if attempt == patience.attempts:
+            if attempt == retry.attempts:
                 raise TemporaryError(f"{error}; tried {attempt} times" if attempt > 1 else str(error)) from error
-            pause = pause_seconds(patience, attempt, error.retry_after)
-            print(f"{shown(address)}: {error}; try {attempt + 1} of {patience.attempts} in {format_duration(pause)}")
+            pause = pause_seconds(retry, attempt, error.retry_after)
+            print(f"{shown(address)}: {error}; try {attempt + 1} of {retry.attempts} in {format_duration(pause)}")
             time.sleep(pause)
         else:
             return
 
 
-def _receive(address: str, sha256: str | None, part: PartialFile, openers: Openers) -> bool:
+def _receive(address: str, sha256: str | None, part: PartialFile, settings: TransferSettings) -> bool:
     """Receive what is missing; return whether bytes of an earlier transfer were kept.
 
     Raises:
@@ -122,7 +132,7 @@ def _receive(address: str, sha256: str | None, part: PartialFile, openers: Opene
     begun = part.size
     validator = part.validator if same_address and begun else None
     try:
-        with open_address(address, begun, validator, openers) as body:
+        with open_address(address, begun, validator, settings) as body:
             if body.start != part.size:
                 part.restart()
             part.begin(_key(address), body.validator)
@@ -162,7 +172,7 @@ def _verify(sha256: str | None, part: PartialFile, resumed: bool) -> None:
     raise TemporaryError(reason) if resumed else TransferError(reason)
 
 
-def pause_seconds(patience: Patience, attempt: int, retry_after: float) -> float:
+def pause_seconds(retry: RetryPolicy, attempt: int, retry_after: float) -> float:
     """Return the seconds to wait after a failed attempt: exponential back-off with jitter, or what the server asks."""
-    doubled = patience.first_pause_seconds * 2.0 ** (attempt - 1) * random.uniform(0.5, 1)  # noqa: S311  # no secret
-    return min(max(doubled, retry_after), patience.longest_pause_seconds)
+    doubled = retry.first_pause_seconds * 2.0 ** (attempt - 1) * random.uniform(0.5, 1)  # noqa: S311  # no secret
+    return min(max(doubled, retry_after), retry.max_pause_seconds)

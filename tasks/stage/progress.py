@@ -9,7 +9,7 @@ from typing import TextIO
 
 TERMINAL_INTERVAL = 0.2
 PLAIN_INTERVAL = 5.0
-SETTLED_SECONDS = 1.0  # before that the rate is an accident, and a time left made of it a fright
+SETTLED_SECONDS = 1.0  # before that the rate is noise, and so is any time left that is made of it
 
 
 def format_duration(seconds: float) -> str:

@@ -57,7 +57,7 @@ class Cluster:
         return f"{names} stopped answering"
 
     @contextlib.contextmanager
-    def watched(self) -> Iterator[None]:
+    def naming_lost_hosts(self) -> Iterator[None]:
         """Turn TensorFlow's error about a host that is gone into a sentence that names it.
 
         Raises:
@@ -154,7 +154,7 @@ class Agreement:
 
     def _sum(self, values: np.ndarray) -> np.ndarray:
         """Return the sum of each host's int32 values."""
-        with self.cluster.watched():
+        with self.cluster.naming_lost_hosts():
             return np.asarray(self._sum_on_devices(tf.constant(values)))
 
     @tf.function(autograph=False, reduce_retracing=True)

@@ -10,7 +10,7 @@ from tasks.training.nesterov import NesterovSGD
 # Newton-Schulz's quintic with the slope at zero made steep: singular values end between about 0.5 and 1.5.
 A, B, C = 3.4445, -4.7750, 2.0315
 ITERATIONS = 3
-SMALLEST_NORM = 1e-7
+MIN_NORM = 1e-7
 
 
 class Muon(NesterovSGD):
@@ -52,7 +52,7 @@ def orthogonal(kernel: tf.Tensor) -> tf.Tensor:
     Newton-Schulz: X ← a·X + X·(b·G + c·G²) with G = XᵀX, on the side of the smaller Gram matrix.
     """
     matrix = tf.reshape(kernel, (-1, kernel.shape[-1]))
-    matrix /= tf.norm(matrix) + SMALLEST_NORM
+    matrix /= tf.norm(matrix) + MIN_NORM
     is_wide = matrix.shape[0] < matrix.shape[1]
     if is_wide:
         matrix = tf.transpose(matrix)

@@ -123,7 +123,7 @@ class Trainer:
 
         Raises:
             ResumableError: The run was asked to stop, and is saved; or a host is gone, and the last save stands.
-            InputError: The loss is no number any more, or a device's memory is not enough.
+            InputError: The loss is NaN or infinite, or a device's memory is not enough.
         """
         result = Result(self._state.history, 0, self._state.step)
         try:
@@ -222,7 +222,7 @@ class Trainer:
         """Run training steps of a window and bring the state up to them; return the seconds that they took."""
         began = time.perf_counter()
         first, stop = (tf.constant(step - window.start) for step in steps)
-        with self.cluster.watched():
+        with self.cluster.naming_lost_hosts():
             before = tf.constant(self._state.totals, tf.float64)
             reached, totals = self._step.train(window.values, first, stop, before, self._phases.at(self._state.step))
             loss, right, seen = (float(total) for total in totals.numpy())
@@ -278,7 +278,7 @@ class Trainer:
                 began, first = time.perf_counter(), done
                 done = min(window.stop, first + self._paces["evaluate"].steps)
                 steps = tf.constant(first - window.start), tf.constant(done - window.start)
-                with self.cluster.watched():
+                with self.cluster.naming_lost_hosts():
                     totals = self._step.evaluate(window.values, *steps, totals)[1]
                 self._after_launch("evaluate", done - first, time.perf_counter() - began)
         loss, right, binary, seen = (float(total) for total in totals.numpy())

@@ -14,7 +14,7 @@ from tests.drill.site import PREFECT, RUN_SECONDS, STATE_SECONDS, Site, wait_unt
 
 AWAY_SECONDS = 180.0
 SOON = 30.0  # a stage or a server that starts
-LARGEST_FILLED = 10 << 30  # bytes: nobody else is on so small a disk
+MAX_FILLED = 10 << 30  # bytes: nobody else is on so small a disk
 FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")  # Debian's package libfaketime
 
 Harm = Callable[[Site, str], None]
@@ -139,7 +139,7 @@ def disk_full(site: Site, _run: str) -> None:
     site.wait_for_checkpoint()
     hog = site.folder / "hog"
     free = shutil.disk_usage(site.folder).free
-    assert free < LARGEST_FILLED, "only a small disk of its own is filled: see tests/drill/__main__.py"
+    assert free < MAX_FILLED, "only a small disk of its own is filled: see tests/drill/__main__.py"
     subprocess.run(["fallocate", "--length", str(free), str(hog)], check=True)
     try:
         time.sleep(SOON)

@@ -3,7 +3,7 @@ import pytest
 from prefect.client.schemas.objects import State
 from prefect.states import Failed
 
-from flows.interrupted import may_pass
+from flows.interrupted import is_transient
 from flows.lineage import RemoteError
 from flows.retrain import worth_another_try
 from flows.stages import StageError
@@ -42,4 +42,4 @@ def test_a_step_is_tried_again_and_a_run_later_where_that_can_end_better(
 ) -> None:
     state: State[object] = Failed(data=error)
     assert worth_another_try(None, None, state) is again  # type: ignore[arg-type]
-    assert may_pass(error) is later
+    assert is_transient(error) is later

@@ -31,7 +31,7 @@ TARGETS = {  # by name, how much memory each may take in all, in MiB
     "pointer": 512,
 }
 SECONDS_PER_INPUT = 10
-LARGEST_INPUT = 1 << 17
+MAX_INPUT = 1 << 17
 CORPUS = Path(__file__).parent / "corpus"
 WORK = Path(".cache/fuzz")
 INSTRUMENTED = ("flows", "tasks", "tests.fuzz", "PIL", "ruamel", "gzip", "tarfile", "zipfile")
@@ -77,7 +77,7 @@ def fuzz(target: str, seconds: int) -> None:
         f"-max_total_time={seconds}",
         f"-timeout={SECONDS_PER_INPUT}",
         f"-rss_limit_mb={TARGETS[target]}",
-        f"-max_len={LARGEST_INPUT}",
+        f"-max_len={MAX_INPUT}",
         f"-artifact_prefix={work}/found-",
         "-print_final_stats=1",
     ]

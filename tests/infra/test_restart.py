@@ -13,11 +13,11 @@ import pytest
 from infra.automations import HEARTBEAT, THOUGHT_DEAD, register, zombies
 from infra.local.prefect_server import PrefectServer
 from infra.prefect_api import NotFoundError, PrefectAPI, ServerAwayError
-from infra.restart import Machine, Patience, Sweep
+from infra.restart import Machine, RestartPolicy, Sweep
 
 POOL = "swept"
 AT_ONCE = timedelta(minutes=-1)  # the server tells its time to the second, and late
-NOW = Patience(tries=3, silence=AT_ONCE, doubt=AT_ONCE, pending=AT_ONCE, without_process=AT_ONCE)
+NOW = RestartPolicy(tries=3, silence=AT_ONCE, doubt=AT_ONCE, pending=AT_ONCE, without_process=AT_ONCE)
 DEAD = {"type": "CRASHED", "message": f"{THOUGHT_DEAD} 120 seconds."}
 
 
@@ -75,8 +75,8 @@ class Flows:
         question = {"event": {"name": [HEARTBEAT]}, "resource": {"id": [f"prefect.flow-run.{run}"]}}
         return bool(self.api.post("events/filter", {"filter": question})["events"])
 
-    def sweep(self, patience: Patience = NOW, machine: Machine | None = None) -> Sweep:
-        sweep = Sweep(self.api, POOL, patience, machine, self.lines.append)
+    def sweep(self, policy: RestartPolicy = NOW, machine: Machine | None = None) -> Sweep:
+        sweep = Sweep(self.api, POOL, policy, machine, self.lines.append)
         sweep.once()
         return sweep
 
@@ -147,7 +147,7 @@ def test_a_run_that_gets_further_each_time_is_never_given_up(flows: Flows) -> No
     run = flows.run()
     for share in (10.0, 20.0, 30.0, 40.0):
         try_once_more(flows, run, share)
-        flows.sweep(Patience(tries=1))
+        flows.sweep(RestartPolicy(tries=1))
         assert flows.state(run)["name"] == "AwaitingRetry"
 
 
@@ -155,7 +155,7 @@ def test_a_run_that_gets_nowhere_is_given_up_however_long_it_works(flows: Flows)
     run = flows.run()
     for share in (10.0, 9.0, 10.5):
         try_once_more(flows, run, share)
-        flows.sweep(Patience(tries=2))
+        flows.sweep(RestartPolicy(tries=2))
     assert flows.state(run)["name"] == "Crashed"
     assert "given up" in flows.lines[-1]
 
@@ -176,7 +176,7 @@ def test_another_pool_is_left_alone(flows: Flows) -> None:
 
 def test_what_ended_long_ago_is_left_alone(flows: Flows) -> None:
     run = flows.run({"type": "RUNNING"}, {"type": "CRASHED"})
-    flows.sweep(Patience(forget=AT_ONCE))
+    flows.sweep(RestartPolicy(forget=AT_ONCE))
     assert flows.state(run)["type"] == "CRASHED"
 
 
@@ -208,7 +208,7 @@ def test_a_cancelled_run_that_is_silent_is_cancelled(flows: Flows) -> None:
 
 def test_a_run_that_was_only_thought_dead_goes_on_and_is_not_started_beside_itself(flows: Flows) -> None:
     run = flows.run({"type": "RUNNING"}, DEAD)
-    flows.sweep(Patience(doubt=timedelta(minutes=1)))
+    flows.sweep(RestartPolicy(doubt=timedelta(minutes=1)))
     assert flows.state(run)["type"] == "CRASHED"  # it may still send a heartbeat
     time.sleep(5.1)  # one that comes at once may be the last of a run that ends
     flows.send_heartbeat(run)
@@ -230,7 +230,7 @@ def test_a_pending_run_without_its_worker_is_freed(flows: Flows) -> None:
     flows.api.post(f"work_pools/{POOL}/workers/heartbeat", {"name": "there", "heartbeat_interval_seconds": 30})
     for run, worker in ((taken, "there"), (lost, "gone")):
         flows.api.ask("PATCH", f"flow_runs/{run}/labels", {"prefect.worker.name": worker})
-    flows.sweep(Patience(pending=timedelta(minutes=1)))
+    flows.sweep(RestartPolicy(pending=timedelta(minutes=1)))
     assert flows.state(lost)["type"] == "PENDING"
     flows.sweep()
     assert flows.state(taken)["type"] == "PENDING"

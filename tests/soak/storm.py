@@ -34,7 +34,7 @@ PUBLISHED, REFUSED, KILLED = 0, 2, -9
 REQUESTS = 16  # of a publication without faults, at least
 MOMENTS: tuple[Moment, ...] = ("before", "during", "after")
 ROUNDS = 4  # in which what was killed or refused is published again; in the last one the network is sound
-LONGEST_SECONDS = 400.0
+MAX_SECONDS = 400.0
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class Storm:
         finally:
             (self._folder / "stop").touch()
             for reader in readers:
-                reader.join(LONGEST_SECONDS)
+                reader.join(MAX_SECONDS)
             self._proxy.stop()
         self._collect(names, readers)
         self._report.problems += passed_over(self._bucket, passes)
@@ -163,7 +163,7 @@ class Storm:
         waiting, again, done = deque(publications), list[Publication](), 0
         running: dict[Any, tuple[Any, Publication]] = {}
         store_kills = self._store_kills(len(publications)) if attempt == 0 else set()
-        deadline = time.monotonic() + LONGEST_SECONDS
+        deadline = time.monotonic() + MAX_SECONDS
         while waiting or running:
             while waiting and len(running) < self._weather.publishers:
                 publication = waiting.popleft()
@@ -186,7 +186,7 @@ class Storm:
     def _is_published(self, process: Any, publication: Publication, attempt: int) -> bool:
         if process.is_alive():  # long after its time
             process.kill()
-            self._report.problems.append(f"{publication.name} was still being published after {LONGEST_SECONDS:.0f} s")
+            self._report.problems.append(f"{publication.name} was still being published after {MAX_SECONDS:.0f} s")
         process.join()
         log = (self._folder / f"{_client(publication, attempt)}.log").read_text()
         if process.exitcode == PUBLISHED:

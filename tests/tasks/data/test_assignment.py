@@ -41,27 +41,27 @@ def test_every_image_is_in_exactly_one_split(
     labels: list[int], validation: float, test: float, method: str, seed: int
 ) -> None:
     try:
-        division = divide(data_set(labels), method, validation, test, seed)
+        assignment = divide(data_set(labels), method, validation, test, seed)
     except InputError as error:
         assert method == "tail"
         assert "no training image is left" in str(error)
         return
-    together = np.concatenate([division.indices[name] for name in SPLITS])
+    together = np.concatenate([assignment.indices[name] for name in SPLITS])
     assert sorted(together) == list(range(len(labels)))
-    assert all((np.diff(division.indices[name]) > 0).all() for name in SPLITS)
+    assert all((np.diff(assignment.indices[name]) > 0).all() for name in SPLITS)
 
 
 @given(labelled(), FRACTIONS, FRACTIONS, st.integers(0, 9))
 def test_stratified_counts_are_exact(labels: list[int], validation: float, test: float, seed: int) -> None:
     data = data_set(labels)
-    division = divide(data, "stratified", validation, test, seed)
-    held_out = len(division.indices["test"])
+    assignment = divide(data, "stratified", validation, test, seed)
+    held_out = len(assignment.indices["test"])
     rest = len(labels) - held_out
     assert held_out == round(test * len(labels))
-    assert len(division.indices["validation"]) == round(validation * rest)
-    left = np.bincount(labels) - per_class(data, division.indices["test"])
+    assert len(assignment.indices["validation"]) == round(validation * rest)
+    left = np.bincount(labels) - per_class(data, assignment.indices["test"])
     for name, count, sizes in (("test", held_out, np.bincount(labels)), ("validation", round(validation * rest), left)):
-        shares = np.array(per_class(data, division.indices[name])) - count * sizes / sizes.sum()
+        shares = np.array(per_class(data, assignment.indices[name])) - count * sizes / sizes.sum()
         assert (np.abs(shares) < 1).all()
 
 
@@ -90,9 +90,9 @@ def test_choice_is_the_seeds_and_stays_so() -> None:
 
 
 def test_choice_is_no_prefix_of_the_class() -> None:
-    division = divide(data_set([0, 1] * 500), "stratified", 0.1, 0.1, 0)
-    assert division.indices["test"].max() > 900
-    assert division.indices["test"].min() < 100
+    assignment = divide(data_set([0, 1] * 500), "stratified", 0.1, 0.1, 0)
+    assert assignment.indices["test"].max() > 900
+    assert assignment.indices["test"].min() < 100
 
 
 @pytest.mark.parametrize(("total", "fraction", "first"), [(50_000, 0.1, 45_000), (1000, 0.25, 750), (10, 0.3, 7)])
@@ -101,9 +101,9 @@ def test_tail_begins_where_keras_cuts(total: int, fraction: float, first: int) -
 
 
 def test_tail_takes_test_last_and_validation_before_it() -> None:
-    division = divide(data_set([0, 1] * 50), "tail", 0.1, 0.2, 0)
-    assert division.indices["test"].tolist() == list(range(80, 100))
-    assert division.indices["validation"].tolist() == list(range(72, 80))
+    assignment = divide(data_set([0, 1] * 50), "tail", 0.1, 0.2, 0)
+    assert assignment.indices["test"].tolist() == list(range(80, 100))
+    assert assignment.indices["validation"].tolist() == list(range(72, 80))
 
 
 def test_tail_of_an_archive_in_class_order_is_refused() -> None:
@@ -113,17 +113,17 @@ def test_tail_of_an_archive_in_class_order_is_refused() -> None:
 
 def test_splits_of_the_archive_are_honoured() -> None:
     published = [TRAIN] * 60 + [VALIDATION] * 20 + [TEST] * 20
-    division = divide(data_set([0, 1] * 50, published), "stratified", 0.5, 0.5, 0)
-    assert division.indices["train"].tolist() == list(range(60))
-    assert division.indices["validation"].tolist() == list(range(60, 80))
-    assert division.indices["test"].tolist() == list(range(80, 100))
+    assignment = divide(data_set([0, 1] * 50, published), "stratified", 0.5, 0.5, 0)
+    assert assignment.indices["train"].tolist() == list(range(60))
+    assert assignment.indices["validation"].tolist() == list(range(60, 80))
+    assert assignment.indices["test"].tolist() == list(range(80, 100))
 
 
 def test_missing_validation_comes_out_of_train_alone() -> None:
     published = [TRAIN] * 80 + [TEST] * 20
-    division = divide(data_set([0, 1] * 50, published), "stratified", 0.1, 0.5, 0)
-    assert division.indices["test"].tolist() == list(range(80, 100))
-    assert len(division.indices["validation"]) == 8
+    assignment = divide(data_set([0, 1] * 50, published), "stratified", 0.1, 0.5, 0)
+    assert assignment.indices["test"].tolist() == list(range(80, 100))
+    assert len(assignment.indices["validation"]) == 8
 
 
 def test_fraction_that_leaves_nothing_is_refused() -> None:
@@ -139,13 +139,13 @@ def test_chosen_images_have_no_copy_anywhere(labels: list[int], random: object, 
     pixels = np.arange(len(labels))
     copies = stream.choice(len(labels), len(labels) // 10, replace=False)
     pixels[copies] = pixels[copies // 2]
-    division = divide(data_set(labels, pixels=pixels.tolist()), "stratified", 0.1, 0.1, seed)
-    sets = {name: set(pixels[division.indices[name]]) for name in SPLITS}
+    assignment = divide(data_set(labels, pixels=pixels.tolist()), "stratified", 0.1, 0.1, seed)
+    sets = {name: set(pixels[assignment.indices[name]]) for name in SPLITS}
     assert not sets["test"] & sets["train"]
     assert not sets["validation"] & sets["train"]
     assert not sets["validation"] & sets["test"]
-    assert sum(len(division.indices[name]) for name in SPLITS) == len(labels)
-    assert division.duplicates["dropped"] == {"train": 0, "validation": 0, "test": 0}
+    assert sum(len(assignment.indices[name]) for name in SPLITS) == len(labels)
+    assert assignment.duplicates["dropped"] == {"train": 0, "validation": 0, "test": 0}
 
 
 def test_class_of_copies_alone_is_refused() -> None:
@@ -157,31 +157,31 @@ def test_copies_in_published_splits_are_dropped_and_counted() -> None:
     labels = [0, 1, 0, 1, 0, 1, 0, 1, 0, 1]
     published = [TRAIN] * 4 + [VALIDATION] * 3 + [TEST] * 3
     pixels = [0, 1, 2, 3, 0, 5, 6, 3, 6, 9]  # 4 copies 0, 7 copies 3, 8 copies 6
-    division = divide(data_set(labels, published, pixels), "stratified", 0.1, 0.1, 0)
-    assert division.indices["train"].tolist() == [0, 1, 2, 3]
-    assert division.indices["validation"].tolist() == [5]
-    assert division.indices["test"].tolist() == [8, 9]
-    assert division.duplicates["across"] == {"train+validation": 1, "train+test": 1, "validation+test": 1}
-    assert division.duplicates["dropped"] == {"train": 0, "validation": 2, "test": 1}
-    assert division.duplicates["conflicting_labels"] == 0
+    assignment = divide(data_set(labels, published, pixels), "stratified", 0.1, 0.1, 0)
+    assert assignment.indices["train"].tolist() == [0, 1, 2, 3]
+    assert assignment.indices["validation"].tolist() == [5]
+    assert assignment.indices["test"].tolist() == [8, 9]
+    assert assignment.duplicates["across"] == {"train+validation": 1, "train+test": 1, "validation+test": 1}
+    assert assignment.duplicates["dropped"] == {"train": 0, "validation": 2, "test": 1}
+    assert assignment.duplicates["conflicting_labels"] == 0
 
 
 def test_copies_under_two_labels_measure_nothing() -> None:
     labels = [0, 1, 0, 1, 0, 1, 0, 1]
     published = [TRAIN] * 3 + [VALIDATION] * 2 + [TEST] * 3
     pixels = [0, 0, 2, 3, 4, 5, 6, 6]  # 0 and 1 in train, 6 and 7 in test
-    division = divide(data_set(labels, published, pixels), "stratified", 0.1, 0.1, 0)
-    assert division.indices["train"].tolist() == [0, 1, 2]
-    assert division.indices["test"].tolist() == [5]
-    assert division.duplicates["conflicting_labels"] == 2
-    assert division.duplicates["dropped"] == {"train": 0, "validation": 0, "test": 2}
-    assert division.duplicates["within"] == {"train": 1, "validation": 0, "test": 1}
+    assignment = divide(data_set(labels, published, pixels), "stratified", 0.1, 0.1, 0)
+    assert assignment.indices["train"].tolist() == [0, 1, 2]
+    assert assignment.indices["test"].tolist() == [5]
+    assert assignment.duplicates["conflicting_labels"] == 2
+    assert assignment.duplicates["dropped"] == {"train": 0, "validation": 0, "test": 2}
+    assert assignment.duplicates["within"] == {"train": 1, "validation": 0, "test": 1}
 
 
 def test_published_benchmark_is_counted_but_left_whole() -> None:
     published = [TRAIN] * 40 + [TEST] * 10
     pixels = [*range(40), *range(10)]
-    division = divide(data_set([0, 1] * 25, published, pixels, separate=False), "tail", 0.1, 0.1, 0)
-    assert [len(division.indices[name]) for name in SPLITS] == [36, 4, 10]
-    assert division.duplicates["across"]["train+test"] == 10
-    assert division.duplicates["dropped"] == {"train": 0, "validation": 0, "test": 0}
+    assignment = divide(data_set([0, 1] * 25, published, pixels, separate=False), "tail", 0.1, 0.1, 0)
+    assert [len(assignment.indices[name]) for name in SPLITS] == [36, 4, 10]
+    assert assignment.duplicates["across"]["train+test"] == 10
+    assert assignment.duplicates["dropped"] == {"train": 0, "validation": 0, "test": 0}

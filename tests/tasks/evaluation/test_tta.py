@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from tasks.evaluation.metrics import SMALLEST_PROBABILITY
+from tasks.evaluation.metrics import MIN_PROBABILITY
 from tasks.evaluation.tta import average, mirror, shift, views
 
 Floats = NDArray[np.float64]
@@ -66,4 +66,4 @@ def test_log_probabilities_average_like_logits(logits: Floats) -> None:
 
 def test_an_underflowed_probability_is_clipped() -> None:
     found = average([(1.0, np.array([[1.0, 0.0]], np.float32))])
-    assert found.tolist() == [[0.0, pytest.approx(np.log(SMALLEST_PROBABILITY))]]
+    assert found.tolist() == [[0.0, pytest.approx(np.log(MIN_PROBABILITY))]]

@@ -66,7 +66,7 @@ def test_pixel_statistics_are_those_of_all_pixels() -> None:
     images = np.random.default_rng(1).integers(0, 256, (5000, 4, 4, 3), dtype=np.uint8)
     statistics = pixel_statistics(images)
     np.testing.assert_allclose(statistics.mean, images.mean(axis=(0, 1, 2)))
-    np.testing.assert_allclose(statistics.deviation, images.std(axis=(0, 1, 2)))
+    np.testing.assert_allclose(statistics.std, images.std(axis=(0, 1, 2)))
 
 
 def test_whitened_patches_are_uncorrelated_and_of_unit_size() -> None:
@@ -77,7 +77,7 @@ def test_whitened_patches_are_uncorrelated_and_of_unit_size() -> None:
     layer = WhiteningConvolution(24)
     layer.build((None, 9, 9, 3))
     layer.kernel.assign(kernel)
-    scaled = PixelScaling(list(statistics.mean), list(statistics.deviation))(images)
+    scaled = PixelScaling(list(statistics.mean), list(statistics.std))(images)
     answers = np.asarray(layer(scaled)).reshape(-1, 24)
     np.testing.assert_allclose(answers[:, :12], -answers[:, 12:], rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(answers[:, :12].T @ answers[:, :12] / len(answers), np.eye(12), atol=1e-3)

@@ -8,7 +8,7 @@ import pytest
 
 from tasks.data.arrays import load_arrays, load_split_record
 from tasks.registry import promotion
-from tasks.registry.champion_answers import CACHE, Present
+from tasks.registry.champion_answers import CACHE, CurrentTestSet
 from tasks.registry.channels import promote, read_channel, read_pointer, resolve, rollback
 from tasks.registry.manifest import Finding, Manifest, list_files, release_id, tree_name
 from tasks.registry.promotion import CannotAnswerError, load_probabilities, measure, promote_by_gate
@@ -135,9 +135,9 @@ def test_a_champion_cannot_answer_images_of_another_size(workspace: Workspace, t
     champion = resolve(workspace.bucket, "champion")
     write_stages(tmp_path / "other", size=10)
     split = tmp_path / "other/data/split"
-    present = Present(load_split_record(split), load_arrays(split, "test"), workspace.bucket, batch_size=500)
+    test_set = CurrentTestSet(load_split_record(split), load_arrays(split, "test"), workspace.bucket, batch_size=500)
     with pytest.raises(CannotAnswerError, match="it takes images of 8×8×3, and these have 10×10×3"):
-        present.answers_of(champion)
+        test_set.answers_of(champion)
 
 
 # The command of a person

@@ -12,14 +12,14 @@ from botocore.config import Config
 
 from infra.local.object_store import ObjectStore
 from tasks.sources.partial import PartialFile
-from tasks.sources.transfer import Patience, fetch, pause_seconds
+from tasks.sources.transfer import RetryPolicy, fetch, pause_seconds
 from tasks.stage.errors import InputError, OutageError
 from tests.fixtures.http_server import Fault, FaultyServer
 
 DATA = bytes(range(256)) * 4000
 SHA256 = hashlib.sha256(DATA).hexdigest()
-QUICK = Patience(attempts=3, timeout_seconds=5, first_pause_seconds=0.01, longest_pause_seconds=0.05)
-ONCE = Patience(attempts=1, timeout_seconds=5)
+QUICK = RetryPolicy(attempts=3, timeout_seconds=5, first_pause_seconds=0.01, max_pause_seconds=0.05)
+ONCE = RetryPolicy(attempts=1, timeout_seconds=5)
 
 
 def no_s3() -> Any:
@@ -30,10 +30,10 @@ def get(
     folder: Path,
     *addresses: str,
     sha256: str | None = SHA256,
-    patience: Patience = QUICK,
+    retry: RetryPolicy = QUICK,
     connect_s3: Callable[[], Any] = no_s3,
 ) -> Path:
-    return fetch(addresses, sha256, folder, patience, connect_s3)
+    return fetch(addresses, sha256, folder, retry, connect_s3)
 
 
 def left_in(folder: Path) -> set[str]:
@@ -76,15 +76,15 @@ def test_broken_transfer_goes_on_where_it_broke_off(tmp_path: Path, server: Faul
 def test_next_process_goes_on_where_the_last_one_was_stopped(tmp_path: Path, server: FaultyServer) -> None:
     server.faults["/a"] = [Fault("truncate")]
     with pytest.raises(InputError, match="broke off after 512,000 bytes"):
-        get(tmp_path, server.url("/a"), patience=ONCE)
-    assert get(tmp_path, server.url("/a"), patience=ONCE).read_bytes() == DATA
+        get(tmp_path, server.url("/a"), retry=ONCE)
+    assert get(tmp_path, server.url("/a"), retry=ONCE).read_bytes() == DATA
     assert server.requests[1].headers["Range"] == f"bytes={len(DATA) // 2}-"
 
 
 def test_another_mirror_goes_on_where_the_first_one_broke_off(tmp_path: Path, server: FaultyServer) -> None:
     server.content["/b"], server.etags["/b"] = DATA, '"other"'
     server.faults["/a"] = [Fault("truncate")]
-    assert get(tmp_path, server.url("/a"), server.url("/b"), patience=ONCE).read_bytes() == DATA
+    assert get(tmp_path, server.url("/a"), server.url("/b"), retry=ONCE).read_bytes() == DATA
     assert server.requests[1].headers["Range"] == f"bytes={len(DATA) // 2}-"
     assert "If-Range" not in server.requests[1].headers
 
@@ -111,9 +111,9 @@ def test_content_that_changed_meanwhile_starts_again(tmp_path: Path, server: Fau
     server.content["/a"] = b"old" * len(DATA)
     server.faults["/a"] = [Fault("truncate")]
     with pytest.raises(InputError):
-        get(tmp_path, server.url("/a"), patience=ONCE)
+        get(tmp_path, server.url("/a"), retry=ONCE)
     server.content["/a"], server.etags["/a"] = DATA, '"v2"'
-    assert get(tmp_path, server.url("/a"), patience=ONCE).read_bytes() == DATA
+    assert get(tmp_path, server.url("/a"), retry=ONCE).read_bytes() == DATA
 
 
 def test_earlier_bytes_that_are_wrong_cost_one_clean_start(tmp_path: Path, server: FaultyServer) -> None:
@@ -141,19 +141,19 @@ def test_temporary_refusal_is_tried_again(tmp_path: Path, server: FaultyServer, 
 
 
 def test_pause_doubles_with_jitter_and_respects_the_server_within_bounds() -> None:
-    patience = Patience(first_pause_seconds=1, longest_pause_seconds=60)
+    retry = RetryPolicy(first_pause_seconds=1, max_pause_seconds=60)
     for attempt, longest in ((1, 1), (2, 2), (3, 4), (4, 8)):
-        pauses = {pause_seconds(patience, attempt, 0) for _ in range(50)}
+        pauses = {pause_seconds(retry, attempt, 0) for _ in range(50)}
         assert longest / 2 <= min(pauses) < max(pauses) <= longest
-    assert pause_seconds(patience, 1, 7) == 7
-    assert pause_seconds(patience, 1, 3600) == 60
+    assert pause_seconds(retry, 1, 7) == 7
+    assert pause_seconds(retry, 1, 3600) == 60
 
 
 def test_silent_server_is_given_up(tmp_path: Path, server: FaultyServer) -> None:
     server.faults["/a"] = [Fault("hang")]
-    patience = Patience(attempts=1, timeout_seconds=0.3)
+    retry = RetryPolicy(attempts=1, timeout_seconds=0.3)
     with pytest.raises(OutageError, match=r"no answer within 0\.3 s"):
-        get(tmp_path, server.url("/a"), patience=patience)
+        get(tmp_path, server.url("/a"), retry=retry)
 
 
 def test_every_address_is_named_with_its_reason_and_without_secrets(tmp_path: Path, server: FaultyServer) -> None:
@@ -269,8 +269,8 @@ def test_s3_address(tmp_path: Path, connect_s3: Callable[[], Any]) -> None:
 
 def test_s3_transfer_goes_on(tmp_path: Path, connect_s3: Callable[[], Any], capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / f"{SHA256}.part").write_bytes(DATA[:-1000])
-    patience = Patience(attempts=1)
-    path = get(tmp_path, "s3://retrain/data sets/a.bin", connect_s3=connect_s3, patience=patience)
+    retry = RetryPolicy(attempts=1)
+    path = get(tmp_path, "s3://retrain/data sets/a.bin", connect_s3=connect_s3, retry=retry)
     assert path.read_bytes() == DATA
     assert "1.0 MB of 1.0 MB" in capsys.readouterr().out
 

@@ -70,11 +70,11 @@ def test_an_error_of_tensorflow_names_the_host_that_is_gone(error: str, sentence
 @pytest.mark.parametrize("hosts", [(), (Host("worker", 0, WORKERS[0]), Host("worker", 1, WORKERS[1]))])
 def test_a_memory_that_is_not_enough_is_no_lost_host(hosts: tuple[Host, ...]) -> None:
     sentence = r"a device's memory is not enough \(.*OOM.*\); a smaller batch_size"
-    with pytest.raises(InputError, match=sentence), Cluster(hosts).watched():
+    with pytest.raises(InputError, match=sentence), Cluster(hosts).naming_lost_hosts():
         tf.zeros((1 << 24, 1 << 24))
 
 
 def test_a_gpu_without_room_is_no_lost_host() -> None:
     full = tf.errors.InternalError(None, None, "Failed copying input tensor: Dst tensor is not initialized.")
-    with pytest.raises(InputError, match="a device's memory is not enough"), Cluster().watched():
+    with pytest.raises(InputError, match="a device's memory is not enough"), Cluster().naming_lost_hosts():
         raise full

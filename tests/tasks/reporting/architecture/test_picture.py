@@ -1,4 +1,4 @@
-"""The pictures: readable sizes, equal bytes for equal models, and the author's model in figures."""
+"""The pictures: readable sizes, equal bytes for equal models, and the notebook's model in figures."""
 
 import hashlib
 import os

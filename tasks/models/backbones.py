@@ -1,4 +1,4 @@
-"""The bases: functions from scaled images (N, H, W, 3) to features (N, h, w, c). A new one is a line in BASES."""
+"""Backbones: functions from scaled images (N, H, W, 3) to features (N, h, w, c). A new one is a line in BACKBONES."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -63,7 +63,7 @@ def resnet50(images: keras.KerasTensor, params: ModelParams) -> keras.KerasTenso
     return _application(keras.applications.ResNet50, images, params)
 
 
-BASES: dict[str, Base] = {"airbench": airbench, "vgg16": vgg16, "resnet50": resnet50}
+BACKBONES: dict[str, Base] = {"airbench": airbench, "vgg16": vgg16, "resnet50": resnet50}
 
 
 def activation(name: str) -> Callable[[Any], Any] | str:
