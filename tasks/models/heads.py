@@ -13,7 +13,7 @@ RESIDUAL_FILTERS = 16
 
 
 def residual_separable(features: keras.KerasTensor, classes: int, params: ModelParams) -> keras.KerasTensor:
-    """The notebook's block: separable 1×1 convolution, batch norm, leaky ReLU; a separable shortcut; add, ReLU, mean."""
+    """The notebook's block: separable 1×1 convolution, batch norm, leaky ReLU; separable shortcut; add, ReLU, mean."""
     x = keras.layers.SeparableConv2D(RESIDUAL_FILTERS, 1, name="residual_convolution")(features)
     x = BatchNormalization(name="residual_norm")(x)
     x = keras.layers.LeakyReLU(name="residual_activation")(x)

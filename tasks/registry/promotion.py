@@ -212,7 +212,7 @@ def load_probabilities(path: Path) -> Probabilities:
     if array.dtype != np.float32 or array.ndim != 2 or not array.size:
         raise InputError(f"{path.name} holds {array.dtype} of shape {array.shape}, not float32 (images, classes)")
     if not np.isfinite(array).all():
-        raise InputError(f"{path.name} holds answers that are no numbers")
+        raise InputError(f"{path.name} holds answers that are NaN or infinite")
     return array
 
 

@@ -57,7 +57,7 @@ class Step:
     def train(
         self, values: Any, first: tf.Tensor, stop: tf.Tensor, totals: tf.Tensor, phase: Phase
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Run training steps, all of one phase; stop after one whose loss is no number.
+        """Run training steps, all of one phase; stop after one whose loss is NaN or infinite.
 
         Returns:
             The step after the last one run, int32, and the sums of loss and of right answers and the number of

@@ -207,7 +207,7 @@ class Trainer:
         result.images += round(state.totals[2] - seen)
         result.seconds += seconds
         result.steps = state.step
-        # In this order: nothing is saved after a loss that is no number, what is saved has its average behind it, and
+        # In this order: nothing is saved after a loss that is NaN, what is saved has its average behind it, and
         # a stop comes when all is done.
         self._check_finite(state.totals[0], "loss", saver)
         if self._lookahead:
