@@ -102,7 +102,7 @@ def reload_in_clean_process(
         where = ["--bucket", bucket.name, "--prefix", bucket.prefix, "--manifest", str(described)]
         runs = ["--run-saved-model"] if is_ours or bucket.trust is not None else []
         command = [sys.executable, "-m", "tasks.registry.reload", "--json", "--allowed", repr(allowed), *runs, *where]
-        path = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+        path = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
         # TMPDIR: what a killed child has downloaded goes with our folder. The other: two processes share a GPU.
         environment = {"TMPDIR": folder, "PYTHONPATH": os.pathsep.join(filter(None, path))}
         environment["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"

@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 from tasks.params.params import DOWNLOAD_URL, load_params, parse_params, read_yaml
 from tasks.stage.errors import InputError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 VALUES = YAML(typ="safe").load(ROOT / "params.yaml")
 
 

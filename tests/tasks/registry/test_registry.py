@@ -24,7 +24,7 @@ from tests.fixtures.shifted_store import ShiftedStore
 if TYPE_CHECKING:
     from tests.fixtures.published import Workspace
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 
 
 @pytest.fixture
