@@ -1,4 +1,4 @@
-"""What the other hosts need of the chief's workspace: the files that dvc.yaml lists for the stage train."""
+"""What the other hosts need of the chief's workspace: the code, and what dvc.yaml lists for the stage train."""
 
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -12,7 +12,7 @@ from tasks.stage.files import sha256_of
 
 STAGE = "train"
 PARAMS_FILE = "params.yaml"
-PACKAGE_FILE = "__init__.py"
+CODE_FOLDER = "tasks"  # dvc.yaml lists of it what decides a result; what the stage merely uses it imports too
 CACHE_FOLDER = "__pycache__"
 
 
@@ -64,13 +64,10 @@ def inside(path: str) -> bool:
 
 def _paths(workspace: Path) -> set[str]:
     paths = {PARAMS_FILE}
-    for dependency in _dependencies(workspace / "dvc.yaml"):
+    for dependency in (CODE_FOLDER, *_dependencies(workspace / "dvc.yaml")):
         target = workspace / dependency
         files = [file for file in target.rglob("*") if file.is_file()] if target.is_dir() else [target]
         paths |= {file.relative_to(workspace).as_posix() for file in files if CACHE_FOLDER not in file.parts}
-    # dvc.yaml leaves out a package's own file where it lists single modules.
-    packages = {parent / PACKAGE_FILE for path in paths for parent in (workspace / path).parents}
-    paths |= {file.relative_to(workspace).as_posix() for file in packages if _is_below(file, workspace)}
     weights = load_params(workspace / PARAMS_FILE).recipe.model.weights
     return paths | ({weights} if inside(weights) and (workspace / weights).is_file() else set())
 
@@ -81,7 +78,3 @@ def _dependencies(file: Path) -> list[str]:
         return [str(dependency) for dependency in document["stages"][STAGE]["deps"]]
     except (KeyError, TypeError) as error:
         raise InputError(f"{file} has no stage {STAGE} that lists what it reads") from error
-
-
-def _is_below(file: Path, workspace: Path) -> bool:
-    return file.is_relative_to(workspace) and file.is_file()

@@ -64,7 +64,7 @@ def test_last_words_are_the_logs_end(tmp_path: Path) -> None:
 
 def test_long_log_is_put_aside_while_its_process_writes_on(tmp_path: Path) -> None:
     process = BackgroundProcess("speaker", tmp_path)
-    process.start([sys.executable, "-u", "-c", "for line in iter(input, ''): pass"], os.environ, tmp_path)
+    process.start([sys.executable, "-c", "import time; time.sleep(600)"], os.environ, tmp_path)
     with process.log.open("ab", buffering=0) as writer:  # as the process itself: its output is appended
         for text in (b"first", b"second", b"third", b"fourth", b"fifth"):
             writer.write(text)

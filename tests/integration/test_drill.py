@@ -8,7 +8,7 @@ from tests.drill.__main__ import rehearse, undisturbed_release
 from tests.drill.scenarios import DRILLS
 from tests.drill.site import Site
 
-SHORT_FORM = ("flow_run_killed", "power_cut")
+SHORT_FORM = ("power_cut",)
 
 
 @pytest.fixture(scope="module")

@@ -67,6 +67,7 @@ def test_the_command_measures_every_test_image_once(workspace: Path) -> None:
     assert result.returncode == 0, result.stderr
     output, test = workspace / "evaluation", load_arrays(workspace / "data/split", "test")
     names = {"metrics.json", "per_class.json", "probabilities.npy", "predictions.csv", "confusion.csv", "report.html"}
+    names |= {"architecture.png", "summary.txt", "summary.png"}
     assert {path.name for path in output.iterdir()} == names
 
     expected = load_model(workspace / "model/model.keras")(np.asarray(test.images), training=False).numpy()

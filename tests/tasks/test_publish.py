@@ -36,7 +36,7 @@ def test_a_release_holds_all_that_was_made_and_where_it_comes_from(
     manifest = resolve(workspace.bucket, "champion")
     pull_release(workspace.bucket, manifest, tmp_path / "pulled")
     pulled = tmp_path / "pulled"
-    for folder, name in (("model", "model.keras"), ("model", "training.json"), ("model", "summary.txt")):
+    for folder, name in (("model", "model.keras"), ("model", "training.json")):
         assert (pulled / name).read_bytes() == Path(folder, name).read_bytes()
     for name in ("metrics.json", "per_class.json", "probabilities.npy", "report.html"):
         assert (pulled / name).read_bytes() == Path("evaluation", name).read_bytes()

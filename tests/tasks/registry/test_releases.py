@@ -30,7 +30,7 @@ from tests.fixtures.buckets import new_bucket, write_release
 KILLED_PUBLISHER = """
 import os, signal, sys
 from pathlib import Path
-from tasks.s3.bucket import Store
+from tasks.registry.store import Store
 from tasks.s3.client import connect
 from tasks.registry.manifest import parse_manifest
 from tasks.registry.releases import publish_release
