@@ -17,7 +17,6 @@ from tasks.data.arrays import Arrays, SplitRecord, load_arrays, load_split_recor
 from tasks.model_files.files import load_model
 from tasks.params.params import Params, load_params
 from tasks.registry.champion_answers import CurrentTestSet
-from tasks.registry.gate import Measurement
 from tasks.registry.index import add_to_index
 from tasks.registry.lineage import dvc_lock, environment_versions, git_state
 from tasks.registry.manifest import Manifest, list_files, release_id, tree_name
@@ -25,6 +24,7 @@ from tasks.registry.model_card import model_card
 from tasks.registry.promotion import Gatekeeper, load_probabilities, measure
 from tasks.registry.releases import FOLDER, find_manifest, publish_release
 from tasks.registry.reload import CHECKED_IMAGES, MODEL, PROBABILITIES, SAVED_MODEL, choose_checked_images, serves
+from tasks.registry.rules import Measurement
 from tasks.registry.store import open_bucket
 from tasks.stage.errors import InputError, run_command
 from tasks.stage.files import read_json, replaced_folder, sha256_of, write_json, write_text

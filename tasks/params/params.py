@@ -163,21 +163,19 @@ class EvaluateParams(Section):
 class PublishParams(Section):
     """Where releases go: `s3://<bucket>/<prefix>/releases/<id>/`; and what the gate asks of a new champion.
 
-    All shares are of 1: 0.005 is half a point. Two seeds of one recipe differ by a few of the images on which they
-    disagree; the defaults let such a release through, and an equal one. tasks/registry/gate.py has the rules.
+    All shares are of 1: 0.005 is half a point. tasks/registry/gate.py has the rules, docs/releases.md what a small
+    test set cannot see.
 
     Attributes:
         bucket: Name of the bucket; it must exist.
         prefix: Folder in the bucket. Every prefix has a champion of its own.
-        minimum_top1: A release below this top-1 never becomes champion. It is also what stops a line of releases each
-            of which loses a little.
-        significance: A loss against the champion that an equal model would show with a chance below this is a loss, by
-            McNemar's one-sided exact test on the same test images. Higher is stricter: so many in a hundred equal
-            models are refused.
-        tolerance_top1: How much lower than the champion's top-1 may be where the loss is not significant; what decides
-            on a small test set. 0 refuses one image fewer.
-        largest_class_drop: By how much the share of right answers of a single class may fall. Of classes with few test
-            images one image is much: 1 / images of a class should be below this.
+        minimum_top1: A release below this top-1 never becomes champion.
+        significance: How many equal models the gate may refuse, of 1, all rules that compare together. What it refuses
+            is more than the sizes below allow and more than chance; higher is stricter.
+        tolerance_top1: How much lower than the champion's top-1 may be.
+        tolerance_below_best: How much lower than the top-1 of the best release of this prefix may be: what many
+            releases, each a little worse, may lose together.
+        largest_class_drop: By how much the share of right answers of a single class may fall.
         largest_calibration_rise: By how much the expected calibration error may rise.
         largest_answer_difference: By how much a probability may differ from the recorded one when the release answers
             again from the bucket. float32 on another machine rounds by about a millionth.
@@ -188,6 +186,7 @@ class PublishParams(Section):
     minimum_top1: Share = 0.0
     significance: Fraction = 0.05
     tolerance_top1: Share = 0.005
+    tolerance_below_best: Share = 0.01
     largest_class_drop: Share = 0.05
     largest_calibration_rise: Share = 0.02
     largest_answer_difference: Fraction = 0.00001

@@ -21,12 +21,12 @@ from tasks.registry.store import Store
 from tasks.s3.bucket import ConflictError, Stored, sha256_of_bytes
 from tasks.stage.errors import InputError, OutageError
 
-Channel = Literal["candidate", "champion"]
+Channel = Literal["candidate", "champion", "best"]
 Action = Literal["publish", "promote", "rollback"]
 Judge = Callable[
     [Manifest | None], str | None
 ]  # from where a channel points to why it should move; None: it should not
-CHANNELS: tuple[Channel, ...] = ("candidate", "champion")
+CHANNELS: tuple[Channel, ...] = ("candidate", "champion", "best")
 ATTEMPTS = 20
 MAX_PAUSE_SECONDS = 0.5
 MIN_ID = 4  # digits of an id that a person may type instead of all

@@ -17,8 +17,8 @@ from tasks.registry.actor import current_actor
 from tasks.registry.champion_answers import CurrentTestSet
 from tasks.registry.channels import CHANNELS, Channel, Pointer, move_pointer, read_pointer
 from tasks.registry.manifest import DamagedError, Finding, Manifest
-from tasks.registry.promotion import Gatekeeper, gatekeeper_of
-from tasks.registry.releases import FOLDER, find_manifest
+from tasks.registry.promotion import Gatekeeper, gatekeeper_of, record_best
+from tasks.registry.releases import FOLDER, find_manifest, read_manifest
 from tasks.registry.reload import Probabilities, reload_in_clean_process
 from tasks.registry.store import Store
 from tasks.registry.verification import verify_release
@@ -88,6 +88,7 @@ def offer(bucket: Store, params: Params) -> Offer:
         moved.append("candidate")
     champion_before = _current(before["champion"])
     if champion_before == release.id:
+        mover.mend_best(before["best"])
         outcome, findings = "it is the champion already", release.verdict
     else:
         outcome, findings = mover.make_champion()
@@ -140,9 +141,19 @@ class _Mover:
         if verdict is None:
             return "it is the champion already", self.release.verdict
         if wins:
+            record_best(gatekeeper, self.release, now=self._moment["moved_at"], actor=self._moment["actor"])
             return "it is the champion now", verdict.findings
         objections = "; ".join(verdict.objections) or "another release took its place at once"
         return f"not champion: {objections}", verdict.findings
+
+    def mend_best(self, best: Pointer | None) -> None:
+        """Do what was cut off between two moves: `best` may lack the champion, which answers more images."""
+        if best is not None:
+            known = read_manifest(self.bucket, best.current.release, best.current.manifest_sha256)
+            same_test_set = known.metrics.get("test_sha256") == self.release.metrics.get("test_sha256")
+            if known.id == self.release.id or not same_test_set or known.top1 >= self.release.top1:
+                return
+        record_best(self._gatekeeper(), self.release, now=self._moment["moved_at"], actor=self._moment["actor"])
 
     def _gatekeeper(self) -> Gatekeeper:
         gatekeeper = gatekeeper_of(self.bucket, self.release, self.params)

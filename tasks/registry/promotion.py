@@ -13,21 +13,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.evaluation.metrics import calibration
 from tasks.params.params import Params
-from tasks.registry.channels import promote, read_channel, read_pointer
-from tasks.registry.gate import (
-    Champion,
-    IncomparableChampion,
-    Measurement,
-    Opponent,
-    Verdict,
-    judge,
-)
+from tasks.registry.channels import Move, move_pointer, promote, read_channel, read_pointer
+from tasks.registry.gate import Verdict, judge
 from tasks.registry.history_rules import was_not_beaten, was_not_rolled_back
 from tasks.registry.manifest import Finding, Manifest
-from tasks.registry.releases import file_key
+from tasks.registry.paired_tests import Confidences
+from tasks.registry.releases import file_key, read_manifest
 from tasks.registry.reload import PROBABILITIES, Probabilities, reload_in_clean_process
+from tasks.registry.rules import Incomparable, Measurement, Opponent
 from tasks.registry.store import Store
 from tasks.stage.errors import InputError
 from tasks.stage.files import read_json
@@ -77,7 +71,7 @@ class Gatekeeper:
     is_ours: bool = False
     verdict: Verdict | None = None
     _examined: dict[str, tuple[Finding, ...]] = field(default_factory=dict, init=False)  # by the folder of the files
-    _opponents: dict[str, Opponent] = field(default_factory=dict, init=False)
+    _measured: dict[str, Measurement | Incomparable] = field(default_factory=dict, init=False)
 
     def complete(self, manifest: Manifest) -> Manifest:
         """Return the manifest of files that are in the bucket with the verdict, and with the champion of this moment.
@@ -92,13 +86,12 @@ class Gatekeeper:
 
     def judge(self, manifest: Manifest, champion: Manifest | None) -> Verdict:
         """Apply every rule; the release is reloaded for its first verdict only."""
-        further = self.examine(manifest)
+        further, history = self.examine(manifest), self._history()
         if self.heeds_history:
-            pointer = read_pointer(self.bucket, "champion")
-            history = () if pointer is None else pointer.history
             rules = (was_not_rolled_back, was_not_beaten)
             further = (*(rule(self.release, history) for rule in rules), *further)
-        return judge(self.candidate, self._opponent(champion), self.params.publish, further)
+        opponent = None if champion is None else self._opponent(champion)
+        return judge(self.candidate, opponent, self._best(champion, history), self.params.publish, further)
 
     def decide(self, manifest: Manifest, champion: Manifest | None) -> str | None:
         """Return why the release may take the champion's place, or None: it may not."""
@@ -116,34 +109,82 @@ class Gatekeeper:
             self._examined[manifest.tree] = found
         return self._examined[manifest.tree]
 
-    def _opponent(self, champion: Manifest | None) -> Opponent:
-        if champion is None:
-            return None
-        if champion.id not in self._opponents:
-            self._opponents[champion.id] = self._measured(champion)
-        return self._opponents[champion.id]
+    def is_better_than(self, best: Manifest | None) -> str | None:
+        """Return why the release is the best of its line from now on, or None: it is not."""
+        if best is None:
+            return "the first"
+        if not was_not_rolled_back(best.id, self._history()).passed:
+            return f"a rollback took the champion back from {best.id}"
+        measured = self._answers(best)
+        if isinstance(measured, Incomparable):
+            return measured.sentence
+        ours, theirs = self.candidate.top1, measured.top1
+        return f"top-1 {ours:.2%} on this test set, {theirs:.2%} of {best.id}" if ours > theirs else None
 
-    def _measured(self, champion: Manifest) -> Opponent:
-        """Return a champion's answers to the release's test images: the recorded ones, or else given now."""
-        again = champion.metrics.get("test_sha256") != self.test_sha256
+    def _history(self) -> tuple[Move, ...]:
+        pointer = read_pointer(self.bucket, "champion")
+        return () if pointer is None else pointer.history
+
+    def _best(self, champion: Manifest | None, history: tuple[Move, ...]) -> Opponent | Incomparable | None:
+        """Return the best release where it is another than the champion, and no rollback took the champion from it."""
+        pointer = read_pointer(self.bucket, "best")
+        if pointer is None or champion is None or pointer.current.release in (champion.id, self.release):
+            return None
+        if not was_not_rolled_back(pointer.current.release, history).passed:
+            return None
+        best = read_manifest(self.bucket, pointer.current.release, pointer.current.manifest_sha256)
+        return self._opponent(best, role="best", chosen_from=len(history))
+
+    def _opponent(self, release: Manifest, role: str = "champion", chosen_from: int = 1) -> Opponent | Incomparable:
+        measured = self._answers(release)
+        if isinstance(measured, Incomparable):
+            return measured
+        return Opponent(release.id, measured, self._answers_again(release), role, chosen_from)
+
+    def _answers(self, release: Manifest) -> Measurement | Incomparable:
+        if release.id not in self._measured:
+            self._measured[release.id] = self._measure(release)
+        return self._measured[release.id]
+
+    def _answers_again(self, release: Manifest) -> bool:
+        return release.metrics.get("test_sha256") != self.test_sha256
+
+    def _measure(self, release: Manifest) -> Measurement | Incomparable:
+        """Return a release's answers to the present test images: the recorded ones, or else given now."""
         try:
             with tempfile.TemporaryDirectory(prefix="champion-") as name:
                 folder = Path(name)
-                if _read_classes(self.bucket, champion, folder) != self.candidate.classes:
+                if _read_classes(self.bucket, release, folder) != self.candidate.classes:
                     raise CannotAnswerError("it knows other classes")
-                if again:
-                    probabilities = self.answer(champion)
+                if self._answers_again(release):
+                    probabilities = self.answer(release)
                 else:
-                    probabilities = load_probabilities(fetch(self.bucket, champion, PROBABILITIES, folder))
+                    probabilities = load_probabilities(fetch(self.bucket, release, PROBABILITIES, folder))
                 bins = self.params.evaluate.calibration_bins
-                measured = measure(probabilities, self.candidate.labels, self.candidate.classes, bins)
+                return measure(probabilities, self.candidate.labels, self.candidate.classes, bins)
         except CannotAnswerError as error:
-            return IncomparableChampion(
-                champion.id,
-                f"the champion {champion.id} cannot be compared with this release on its test set: {error}; "
+            return Incomparable(
+                release.id,
+                f"the champion {release.id} cannot be compared with this release on its test set: {error}; "
                 "another publish.prefix starts a line of its own",
             )
-        return Champion(champion.id, measured, again)
+
+
+def record_best(gatekeeper: Gatekeeper, release: Manifest, *, now: str, actor: str) -> None:
+    """Point `best` at a release that became champion, if no release of its line answers more of its test images.
+
+    Against it `stays_near_the_best` compares what comes later, so that many small losses do not add up.
+
+    Args:
+        gatekeeper: Who judged the release.
+        release: Its manifest.
+        now: UTC, ISO 8601.
+        actor: Who moves it.
+
+    Raises:
+        InputError: The store refused.
+    """
+    move_pointer(gatekeeper.bucket, "best", release, now, gatekeeper.is_better_than, actor=actor)
 
 
 def gatekeeper_of(bucket: Store, manifest: Manifest, params: Params) -> Gatekeeper:
@@ -185,6 +226,8 @@ def promote_by_gate(
     moved = promote(
         bucket, manifest, lambda champion: gatekeeper.decide(manifest, champion), reason=reason, actor=actor, now=now
     )
+    if moved:
+        record_best(gatekeeper, manifest, now=now, actor=actor)
     return moved, gatekeeper.verdict
 
 
@@ -196,7 +239,8 @@ def measure(probabilities: Probabilities, labels: Labels, classes: tuple[str, ..
             f"{len(classes)} classes"
         )
     correct = np.asarray(probabilities.argmax(axis=1) == labels)
-    return Measurement(correct, np.asarray(labels), classes, calibration(probabilities, labels, bins).expected_error)
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    return Measurement(correct, np.asarray(labels), classes, Confidences(confidence, correct, bins))
 
 
 def load_probabilities(path: Path) -> Probabilities:

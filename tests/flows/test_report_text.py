@@ -31,7 +31,7 @@ def test_headline_gate_and_link(folder: Path) -> None:
     assert text.startswith("# top-1 90.12%")
     assert f"- Open {LINK}; the link lives" in text
     assert "- Gate: it is the champion now\n  - ✓ `reaches_floor`: top-1 90.12 % reaches …\n" in text
-    assert "  - ✗ `is_not_significantly_worse`: a significant loss\n" in text
+    assert "  - ✗ `is_not_worse`: a significant loss\n" in text
     assert str(folder) not in text
 
 

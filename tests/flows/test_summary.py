@@ -14,7 +14,7 @@ OFFER = {
     "verdict": [
         {"rule": "reaches_floor", "passed": True, "sentence": "top-1 90.12 % reaches …", "figures": {"top1": 0.9012}},
         {
-            "rule": "is_not_significantly_worse",
+            "rule": "is_not_worse",
             "passed": False,
             "sentence": "a significant loss",
             "figures": {"lost": 31, "won": 9, "p_value": 0.0003},
@@ -48,7 +48,7 @@ def test_summary_names_everything_worth_knowing(finished: Path) -> None:
     assert "evaluation/report.html" in text
     assert "s3://retrain/models/releases/abc (champion)" in text
     assert "gate       it is the champion now\n           ✓ reaches_floor: top-1 90.12 % reaches …\n" in text
-    assert "           ✗ is_not_significantly_worse: a significant loss\n" in text
+    assert "           ✗ is_not_worse: a significant loss\n" in text
     assert len(text.partition("next:")[2].strip().splitlines()) == 3
 
 
@@ -60,7 +60,7 @@ def test_summary_without_evaluation_does_not_invent_one(tmp_path: Path) -> None:
 
 def test_every_rule_has_a_row_with_its_figures() -> None:
     assert verdict_rows(OFFER)[1] == {
-        "rule": "is_not_significantly_worse",
+        "rule": "is_not_worse",
         "passed": "✗",
         "says": "a significant loss",
         "figures": "lost 31, won 9, p_value 0.0003",

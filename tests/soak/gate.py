@@ -3,8 +3,10 @@
 import numpy as np
 
 from tasks.params.params import PublishParams
-from tasks.registry.gate import Champion, Measurement, judge
+from tasks.registry.gate import judge
 from tasks.registry.manifest import Manifest
+from tasks.registry.paired_tests import Confidences
+from tasks.registry.rules import Measurement, Opponent
 
 IMAGES = 1000
 CLASSES = tuple("abcdefghij")
@@ -13,12 +15,13 @@ PARAMS = PublishParams(bucket="retrain", prefix="models")
 
 def passes(release: Manifest, champion: Manifest | None) -> str | None:
     """Return what the rules say where they let the release take the champion's place, or nothing."""
-    opponent = None if champion is None else Champion(champion.id, answers_of(champion))
-    verdict = judge(answers_of(release), opponent, PARAMS)
+    opponent = None if champion is None else Opponent(champion.id, answers_of(champion))
+    verdict = judge(answers_of(release), opponent, None, PARAMS)
     return "; ".join(verdict.sentences) if verdict.passed else None
 
 
 def answers_of(release: Manifest) -> Measurement:
     """Return how the release answers the test images: the same for everybody who asks."""
     correct = np.random.default_rng(int(release.id, 16)).random(IMAGES) < release.top1
-    return Measurement(correct, np.arange(IMAGES, dtype=np.int32) % len(CLASSES), CLASSES, calibration_error=0.05)
+    confidences = Confidences(np.full(IMAGES, 0.9), correct, bins=15)
+    return Measurement(correct, np.arange(IMAGES, dtype=np.int32) % len(CLASSES), CLASSES, confidences)

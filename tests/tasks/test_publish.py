@@ -74,8 +74,8 @@ def test_the_verdict_lists_every_rule_with_its_figures(published: Published, wor
     verdict = published[1]["verdict"]
     assert rules(verdict, True) == [
         "reaches_floor",
-        "is_not_significantly_worse",
-        "stays_within_tolerance",
+        "beats_the_largest_class",
+        "is_not_worse",
         "keeps_every_class",
         "stays_calibrated",
         "was_not_rolled_back",
