@@ -99,7 +99,7 @@ def test_a_worse_release_is_candidate_only(workspace: Workspace) -> None:
         offered = workspace.offer()
         assert (offered.moved, offered.candidate, offered.champion) == (moved, True, False)
         assert (offered.champion_before, offered.champion_now) == (first.id, first.id)
-        assert offered.outcome.startswith("not champion: top-1 65.00 % is 10.00 points below the 75.00 % of the champion")
+        assert offered.outcome.startswith("not champion: top-1 65.00 % is 10.00 points below the 75.00 % of the champ")
         assert refused(offered.verdict)[0] == "is_not_worse"
     assert workspace.channels() == {"candidate": [first.id, worse.id], "champion": [first.id]}
 
@@ -203,3 +203,42 @@ def test_the_command_says_and_writes_what_became_of_it(workspace: Workspace, obj
     refusal = registry()
     assert refusal.returncode == 1
     assert refusal.stdout.splitlines()[-1].startswith(f"{worse.id}: not champion: ")
+
+
+def best(workspace: Workspace) -> list[str]:
+    pointer = read_pointer(workspace.bucket, "best")
+    return [] if pointer is None else [move.release for move in pointer.history]
+
+
+def test_the_best_release_is_the_one_that_no_later_champion_exceeds(workspace: Workspace) -> None:
+    first = workspace.run(RIGHT)
+    lower = workspace.run(RIGHT - 1)  # within the tolerance: champion, and not the best
+    assert workspace.channels()["champion"] == [first.id, lower.id]
+    assert best(workspace) == [first.id]
+    higher = workspace.run(RIGHT + 1)
+    assert best(workspace) == [first.id, higher.id]
+
+
+def test_a_move_of_the_best_that_was_cut_off_is_mended(workspace: Workspace) -> None:
+    release = workspace.run(RIGHT)
+    client, key = workspace.bucket.client, f"{workspace.bucket.prefix}/channels/best.json"
+    client.delete_object(Bucket=workspace.bucket.name, Key=key)
+    assert workspace.offer().outcome == "it is the champion already"
+    assert best(workspace) == [release.id]
+
+
+def test_a_best_release_that_was_rolled_back_from_is_no_bound(workspace: Workspace) -> None:
+    first, wrong = workspace.run(RIGHT), workspace.run(RIGHT + 5)  # its figure came from a leak, say
+    rollback(workspace.bucket, "champion", actor="ann@lab", reason="it was trained on test images", now=NOW)
+    later = workspace.run(RIGHT + 1)
+    assert workspace.channels()["champion"] == [first.id, wrong.id, first.id, later.id]
+    assert best(workspace) == [first.id, wrong.id, later.id]
+
+
+def test_many_small_losses_end_at_the_bound_below_the_best(workspace: Workspace) -> None:
+    first, second = workspace.run(RIGHT), workspace.run(RIGHT - 2)
+    workspace.publish(RIGHT - 40)
+    offered = workspace.offer(tolerance_top1=1.0, largest_class_drop=1.0, largest_calibration_rise=1.0)
+    assert refused(offered.verdict) == ["stays_near_the_best"]
+    assert f"of the best release {first.id}, more than the 1.00 points allowed" in offered.outcome
+    assert offered.champion_now == second.id
