@@ -13,7 +13,15 @@ from tasks.stage.errors import run_command
 from tasks.stage.files import write_text
 
 # Each is a module of this folder whose `measure()` returns its section; those of PARTS take under 20 minutes.
-PARTS = ("training_speed", "compute_share", "input_path", "training_costs", "registry_speed", "digits_accuracy")
+PARTS = (
+    "training_speed",
+    "compute_share",
+    "input_path",
+    "training_costs",
+    "registry_speed",
+    "digits_accuracy",
+    "gate_power",
+)
 LONG_PARTS = ("accuracy_race", "time_to_accuracy", "recipe_accuracy", "best_curve")
 
 RESULTS = Path(__file__).with_name("results.md")

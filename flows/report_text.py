@@ -1,6 +1,7 @@
 """The report as an artifact shows it: the headline, the gate, each class and what is taken for what, as Markdown."""
 
 import csv
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -37,12 +38,12 @@ def report_text(metrics: dict[str, Any], offer: dict[str, Any], folder: Path, li
 
 
 def _classes(path: Path) -> Iterator[str]:
-    """Yield a table of the classes, the one with the lowest recall first."""
+    """Yield a table of the classes, the one with the lowest recall first, and last what was not measured."""
     if not path.exists():
         return
-    classes = sorted(read_json(path).items(), key=lambda item: item[1]["recall"])
+    classes = sorted(read_json(path).items(), key=lambda item: math.inf if (r := item[1]["recall"]) is None else r)
     rows = [
-        (plain_text(name), f"{row['images']:,}", *(f"{row[score]:.1%}" for score in ("precision", "recall", "f1")))
+        (plain_text(name), f"{row['images']:,}", *(_percent(row[score]) for score in ("precision", "recall", "f1")))
         for name, row in classes[:SHOWN_CLASSES]
     ]
     more = len(classes) - len(rows)
@@ -65,6 +66,10 @@ def _confusions(path: Path) -> Iterator[str]:
         wrong = Counter({pair: count for pair, count in counts.items() if pair[0] != pair[1]})
         pairs = [(actual, given, f"{count:,}") for (actual, given), count in wrong.most_common(SHOWN_PAIRS)]
         yield from _table(("actual", "predicted", "images"), pairs)
+
+
+def _percent(score: float | None) -> str:
+    return "–" if score is None else f"{score:.1%}"
 
 
 def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:

@@ -121,7 +121,7 @@ def _evaluated(
         "binary_accuracy": measures.binary_accuracy(answers.single, labels),
         "log_loss": measures.log_loss(answers.single, labels),
         "expected_calibration_error": calibration.expected_error,
-        "macro_f1": float(measures.class_scores(confusion).f1.mean()),
+        "macro_f1": measures.macro_f1(confusion),
         "images": len(labels),
         "dataset": record.dataset,
         "test_sha256": record.content_sha256["test"],

@@ -1,20 +1,17 @@
 """Stage split: data/raw → data/split, the arrays on which a model is trained, validated and tested."""
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tasks.data.arrays import SPLITS, SplitRecord, save_selected, save_split_record
+from tasks.data.arrays import SPLITS, SplitRecord, index_hash, save_selected, save_split_record
 from tasks.data.assignment import Assignment, divide
-from tasks.data.cifar10 import read_cifar10
-from tasks.data.digits import read_digits
-from tasks.data.folders import read_folders
 from tasks.data.labelled import LabelledImages
+from tasks.data.reading import read_images
 from tasks.params.params import SplitParams, load_params
-from tasks.sources.source import RawSource, load_source
-from tasks.stage.errors import InputError, run_command
+from tasks.sources.source import load_source
+from tasks.stage.errors import run_command
 from tasks.stage.files import replaced_folder
 
 RAW = Path("data/raw")
@@ -35,24 +32,18 @@ def split(params: SplitParams, raw: Path, output: Path) -> None:
     source = load_source(raw)
     with replaced_folder(output) as temporary:
         scratch = temporary / "decoded"
-        data = _read(source, params.image_size, scratch)
+        data = read_images(source.dataset, source.archive, params.image_size, scratch)
         assignment = divide(data, params.method, params.validation_fraction, params.test_fraction, params.seed)
         contents = {name: save_selected(temporary, name, data.arrays, assignment.indices[name]) for name in SPLITS}
-        save_split_record(temporary, _record(source.dataset, params, data, assignment, contents))
+        record = _record(source.dataset, params, data, assignment, contents)
+        save_split_record(temporary, record)
         scratch.unlink(missing_ok=True)
     sizes = ", ".join(f"{len(assignment.indices[name]):,} {name}" for name in SPLITS)
     print(f"{sizes} images of {len(data.classes)} classes")
-
-
-def _read(source: RawSource, image_size: int, scratch: Path) -> LabelledImages:
-    """Read the archive by its kind."""
-    if source.dataset == "cifar10":
-        return read_cifar10(source.archive)
-    if source.dataset == "folders":
-        return read_folders(source.archive, image_size, scratch)
-    if source.dataset == "digits":
-        return read_digits(source.archive)
-    raise InputError(f"{source.archive.parent} holds the data set {source.dataset!r}, which split does not know")
+    for name in SPLITS:
+        absent = [label for label, count in record.counts[name]["per_class"].items() if not count]
+        if absent:
+            print(f"no {name} image of {', '.join(absent[:10])}{' …' if absent[10:] else ''}: not measured there")
 
 
 def _record(
@@ -67,9 +58,7 @@ def _record(
         method=params.method,
         seed=params.seed,
         counts={name: _counts(data, assignment, name) for name in SPLITS},
-        index_sha256={
-            name: hashlib.sha256(assignment.indices[name].astype("<i8").tobytes()).hexdigest() for name in SPLITS
-        },
+        index_sha256={name: index_hash(assignment.indices[name]) for name in SPLITS},
         content_sha256=contents,
         duplicates=assignment.duplicates,
     )

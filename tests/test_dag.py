@@ -24,7 +24,7 @@ ROOMS: dict[str, set[str]] = {
     "model_files": {"models", "stage"},
     "training": {"models", "params", "s3", "stage"},
     "reporting": {"evaluation", "stage"},
-    "registry": {"data", "evaluation", "model_files", "params", "s3", "stage"},
+    "registry": {"data", "evaluation", "model_files", "params", "s3", "sources", "stage"},
 }
 
 

@@ -60,6 +60,11 @@ class SplitRecord:
     duplicates: dict[str, Any]
 
 
+def index_hash(indices: Indices) -> str:
+    """Return the sha256 of positions in the archive's order, as split.json has it."""
+    return hashlib.sha256(indices.astype("<i8").tobytes()).hexdigest()
+
+
 def images_path(folder: Path, split: str) -> Path:
     """Return where the images of a split are."""
     return folder / f"{split}_images.npy"

@@ -37,7 +37,7 @@ class Calibration:
 
 @dataclass(frozen=True)
 class ClassScores:
-    """One value a class, in label order, each float64 (C,); 0 where the denominator is 0, as in scikit-learn."""
+    """One value a class, in label order, each float64 (C,); NaN where it was not measured: nothing to divide by."""
 
     precision: Floats
     recall: Floats
@@ -106,25 +106,41 @@ def confusion_matrix(predicted: NDArray[np.integer], labels: Labels, classes: in
 
 
 def class_scores(confusion: Counts) -> ClassScores:
-    """Return precision, recall and F1 of each class from a confusion matrix (C, C)."""
+    """Return precision, recall and F1 of each class from a confusion matrix (C, C).
+
+    A class without an image has no recall and no F1, and one that no image was given has no precision.
+    """
     hits = np.diag(confusion).astype(np.float64)
     actual, predicted = confusion.sum(axis=1), confusion.sum(axis=0)
-    return ClassScores(
-        precision=hits / np.maximum(predicted, 1),
-        recall=hits / np.maximum(actual, 1),
-        f1=2 * hits / np.maximum(actual + predicted, 1),
-    )
+    with np.errstate(invalid="ignore"):
+        recall = hits / actual
+        f1 = np.where(actual > 0, 2 * hits / (actual + predicted), np.nan)
+        return ClassScores(precision=hits / predicted, recall=recall, f1=f1)
 
 
-def class_table(classes: Sequence[str], confusion: Counts) -> dict[str, dict[str, float]]:
-    """Return for each class its images and scores, in label order."""
+def macro_f1(confusion: Counts) -> float:
+    """Return the mean F1 of the classes that have an image."""
+    return float(np.nanmean(class_scores(confusion).f1))
+
+
+def unmeasured(classes: Sequence[str], images: Sequence[int] | Counts) -> tuple[str, ...]:
+    """Return the classes of which there is no image."""
+    return tuple(name for name, count in zip(classes, images, strict=True) if not count)
+
+
+def class_table(classes: Sequence[str], confusion: Counts) -> dict[str, dict[str, float | None]]:
+    """Return for each class its images and scores, in label order; None for what was not measured."""
     scores = class_scores(confusion)
     return {
         name: {
             "images": int(confusion[index].sum()),
-            "precision": float(scores.precision[index]),
-            "recall": float(scores.recall[index]),
-            "f1": float(scores.f1[index]),
+            "precision": _measured(scores.precision[index]),
+            "recall": _measured(scores.recall[index]),
+            "f1": _measured(scores.f1[index]),
         }
         for index, name in enumerate(classes)
     }
+
+
+def _measured(score: float) -> float | None:
+    return None if np.isnan(score) else float(score)

@@ -1,15 +1,19 @@
 """How a champion that was measured on another test set answers the present one: it is fetched, and asked.
 
-What it answered is kept under .cache/, so that a run with nothing new need not ask again: that takes TensorFlow.
+One that takes images of another size is asked about the same images at its own (tasks/registry/other_size.py). What it
+answered is kept under .cache/, so that a run with nothing new need not ask again: that takes TensorFlow.
 """
 
 import tempfile
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from tasks.data.arrays import Arrays, SplitRecord
+from tasks.data.arrays import Arrays, Images, SplitRecord
 from tasks.registry.manifest import Manifest
 from tasks.registry.promotion import CannotAnswerError, load_probabilities
 from tasks.registry.releases import pull_release
@@ -20,15 +24,26 @@ from tasks.stage.files import replaced_file
 
 CACHE = Path(".cache/champion_answers")
 
+AtSize = Callable[[int], AbstractContextManager[Images]]
+
 
 @dataclass(frozen=True)
 class CurrentTestSet:
-    """What the present test set is, and how a champion of another one answers it."""
+    """What the present test set is, and how a champion of another one answers it.
+
+    Attributes:
+        record: What the split says of itself.
+        test: The test images, and their labels.
+        bucket: Where champions are.
+        batch_size: Images at once.
+        at_size: Gives the same images at another height and width; None where only `test` can be asked.
+    """
 
     record: SplitRecord
     test: Arrays
     bucket: Store
     batch_size: int
+    at_size: AtSize | None = None
 
     def answers_of(self, champion: Manifest) -> Probabilities:
         """Return a champion's answers to the present test images, float32 (N, C).
@@ -47,20 +62,26 @@ class CurrentTestSet:
         return answers
 
     def _asked(self, champion: Manifest) -> Probabilities:
-        from tasks.evaluation.answers import predict_all  # noqa: PLC0415
         from tasks.model_files.files import load_model  # noqa: PLC0415  TensorFlow takes seconds to load
 
         with tempfile.TemporaryDirectory(prefix="champion-") as name:
             folder = Path(name) / "release"
             pull_release(self.bucket, champion, folder)
             try:
-                network = load_model(folder / MODEL)
-                takes, has = tuple(network.input_shape[1:]), self.record.image_shape
-                if takes != has:
-                    raise CannotAnswerError(f"it takes images of {_size(takes)}, and these have {_size(has)}")
-                return predict_all(network, self.test.images, self.batch_size, "none").single
+                return self._predictions_of(load_model(folder / MODEL))
             except InputError as error:
                 raise CannotAnswerError(f"it does not answer ({str(error).replace(f'{folder}/', '')})") from error
+
+    def _predictions_of(self, network: Any) -> Probabilities:
+        from tasks.evaluation.answers import predict_all  # noqa: PLC0415
+
+        takes, has = tuple(network.input_shape[1:]), self.record.image_shape
+        if takes == has:
+            return predict_all(network, self.test.images, self.batch_size, "none").single
+        if self.at_size is None or takes[0] != takes[1]:
+            raise CannotAnswerError(f"it takes images of {_size(takes)}, and these have {_size(has)}")
+        with self.at_size(takes[0]) as images:
+            return predict_all(network, images, self.batch_size, "none").single
 
 
 def _size(shape: tuple[int, ...]) -> str:

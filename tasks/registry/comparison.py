@@ -15,14 +15,14 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class ClassScores(BaseModel):
-    """A class's line in per_class.json."""
+    """A class's line in per_class.json; None is what was not measured."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     images: int
-    precision: Share
-    recall: Share
-    f1: Share
+    precision: Share | None
+    recall: Share | None
+    f1: Share | None
 
 
 SCORES = TypeAdapter(dict[str, ClassScores])

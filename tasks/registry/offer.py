@@ -6,17 +6,19 @@ The stage publish moves no channel, so an experiment is no promotion. The flow o
 moves; where nothing is to do it takes a second, and TensorFlow is not loaded.
 """
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tasks.data.arrays import load_arrays, load_split_record
+from tasks.data.arrays import Images, load_arrays, load_split_record
 from tasks.params.params import Params
 from tasks.registry.actor import current_actor
 from tasks.registry.champion_answers import CurrentTestSet
 from tasks.registry.channels import CHANNELS, Channel, Pointer, move_pointer, read_pointer
 from tasks.registry.manifest import DamagedError, Finding, Manifest
+from tasks.registry.other_size import images_at
 from tasks.registry.promotion import Gatekeeper, gatekeeper_of, record_best
 from tasks.registry.releases import FOLDER, find_manifest, read_manifest
 from tasks.registry.reload import Probabilities, reload_in_clean_process
@@ -27,6 +29,7 @@ from tasks.stage.errors import InputError
 from tasks.stage.files import read_json
 
 RECEIPT = Path("release/receipt.json")
+RAW = Path("data/raw")
 SPLIT = Path("data/split")
 EXAMINED = ("reloads", "serves")
 
@@ -167,8 +170,12 @@ class _Mover:
             raise InputError(
                 f"{SPLIT} holds other test images than release {self.release.id} was measured on: dvc repro"
             )
-        batch_size = self.params.evaluate.batch_size
-        return CurrentTestSet(record, load_arrays(SPLIT, "test"), self.bucket, batch_size).answers_of(champion)
+        test, batch_size = load_arrays(SPLIT, "test"), self.params.evaluate.batch_size
+
+        def at_size(pixels: int) -> AbstractContextManager[Images]:
+            return images_at(pixels, record, test.labels, self.params.split, RAW)
+
+        return CurrentTestSet(record, test, self.bucket, batch_size, at_size).answers_of(champion)
 
     def _check_whole(self) -> None:
         """Raise DamagedError unless every byte in the bucket is as the manifest has it; it is read once."""

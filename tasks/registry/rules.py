@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.evaluation.metrics import unmeasured
 from tasks.params.params import PublishParams
 from tasks.registry.manifest import Figures, Finding
 from tasks.registry.paired_tests import Confidences, calibration_p_value, class_losses, mcnemar_p_value
@@ -177,7 +178,7 @@ def keeps_every_class(
         )
     else:
         sentence = f"no class falls by more than the {allowed} allowed: most of all {name}, by {_points(-change)}"
-    unseen = [candidate.classes[position] for position in np.flatnonzero(images == 0)]
+    unseen = unmeasured(candidate.classes, images)
     if unseen:
         sentence += f"; without a test image, so not measured: {', '.join(unseen[:10])}{' …' if unseen[10:] else ''}"
     return Finding(

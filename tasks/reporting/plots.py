@@ -125,9 +125,9 @@ def _histogram(calibration: Calibration, above: Axes) -> list[Markup]:
 
 
 def class_scores_picture(classes: Sequence[str], scores: ClassScores) -> Markup:
-    """Draw precision and recall as two dots on a line, one row a class, lowest F1 first."""
+    """Draw precision and recall as two dots on a line, one row a class, lowest F1 first; no dot for what has none."""
     row, left = 26.0, 92.0
-    low = min(float(scores.recall.min()), float(scores.precision.min()))
+    low = float(np.nanmin([scores.recall, scores.precision]))
     axes = Axes(left, 34.0, WIDTH - left - 20, row * len(classes), round_ticks(low, 1.0, 4), [0, 1])
     bottom = axes.top + axes.height
     parts = [
@@ -141,15 +141,18 @@ def class_scores_picture(classes: Sequence[str], scores: ClassScores) -> Markup:
         parts += [line([(x, axes.top), (x, bottom)], "grid"), text(x, bottom + 17, f"{value:.0%}")]
     for position, index in enumerate(np.argsort(scores.f1, kind="stable")):
         y = axes.top + (position + 0.5) * row
-        recall, precision = float(scores.recall[index]), float(scores.precision[index])
-        ends = [(axes.place(share, 0)[0], y) for share in (recall, precision)]
-        tip = element("title", f"{classes[index]}: recall {recall:.1%}, precision {precision:.1%}")
+        shares = [float(scores.recall[index]), float(scores.precision[index])]
+        said = ["not measured" if np.isnan(share) else f"{share:.1%}" for share in shares]
+        tip = element("title", f"{classes[index]}: recall {said[0]}, precision {said[1]}")
         parts.append(text(left - 10, y + 4, shorten(classes[index], 12), anchor="end"))
-        parts.append(line(ends, "link"))
-        parts += [
-            element("circle", tip, cx=x, cy=y, r=radius, class_=f"dot series{number}")
-            for number, radius, (x, _) in zip((1, 2), (5.5, 3.5), ends, strict=True)
+        dots = [
+            (number, radius, axes.place(share, 0)[0])
+            for number, radius, share in zip((1, 2), (5.5, 3.5), shares, strict=True)
+            if not np.isnan(share)
         ]
+        if len(dots) == 2:
+            parts.append(line([(x, y) for _, _, x in dots], "link"))
+        parts += [element("circle", tip, cx=x, cy=y, r=size, class_=f"dot series{number}") for number, size, x in dots]
     return picture(WIDTH, bottom + 26, parts, "recall and precision by class")
 
 

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
-from tasks.evaluation.metrics import Calibration, Counts, Labels, Probabilities, class_scores, class_table
+from tasks.evaluation.metrics import Calibration, Counts, Labels, Probabilities, class_scores, class_table, unmeasured
 from tasks.reporting import plots
 
 TEMPLATE = "report.html.j2"
@@ -84,6 +84,7 @@ def render_report(evaluated: Evaluated) -> str:
         charts=_charts(evaluated),
         pairs=list(confused_pairs(evaluated)),
         per_class=class_table(evaluated.classes, evaluated.confusion),
+        unmeasured=unmeasured(evaluated.classes, evaluated.confusion.sum(axis=1)),
         mistakes=list(_mistakes(evaluated)),
         model_picture=_data_uri(evaluated.model_picture),
         model_picture_width=_page_width(evaluated.model_picture),
@@ -94,9 +95,9 @@ def render_report(evaluated: Evaluated) -> str:
     )
 
 
-def percent(share: float, digits: int = 2) -> str:
-    """Return 0.9023 as `90.23 %`, with a space that does not break."""
-    return f"{100 * share:.{digits}f}\u00a0%"
+def percent(share: float | None, digits: int = 2) -> str:
+    """Return 0.9023 as `90.23 %`, with a space that does not break; a dash for what was not measured."""
+    return "–" if share is None else f"{100 * share:.{digits}f}\u00a0%"
 
 
 def plain(value: Any) -> str:

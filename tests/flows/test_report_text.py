@@ -15,6 +15,7 @@ def write_evaluation(folder: Path, answers: list[tuple[str, str]]) -> None:
     (folder / "evaluation/confusion.csv").write_text("\n".join(lines) + "\n")
     scores = {
         "cat": {"images": 1_200, "precision": 0.9, "recall": 0.75, "f1": 0.818},
+        "eel": {"images": 0, "precision": 0.0, "recall": None, "f1": None},
         "a|b": {"images": 800, "precision": 0.8, "recall": 0.5, "f1": 0.615},
     }
     (folder / "evaluation/per_class.json").write_text(json.dumps(scores))
@@ -38,9 +39,10 @@ def test_headline_gate_and_link(folder: Path) -> None:
 def test_weakest_class_first_and_a_name_breaks_no_table(folder: Path) -> None:
     lines = report_text(METRICS, {}, folder).splitlines()
     start = lines.index("| class | images | precision | recall | F1 |")
-    assert lines[start + 2 : start + 4] == [
+    assert lines[start + 2 : start + 5] == [
         "| a&#124;b | 800 | 80.0% | 50.0% | 61.5% |",
         "| cat | 1,200 | 90.0% | 75.0% | 81.8% |",
+        "| eel | 0 | 0.0% | – | – |",
     ]
 
 

@@ -98,9 +98,20 @@ def test_confusion_and_scores_by_hand() -> None:
     confusion = metrics.confusion_matrix(np.array([0, 1, 1, 1]), np.array([0, 0, 1, 1], np.int32), 3)
     assert confusion.tolist() == [[1, 1, 0], [0, 2, 0], [0, 0, 0]]
     scores = metrics.class_scores(confusion)
-    assert scores.precision == pytest.approx([1, 2 / 3, 0])
-    assert scores.recall == pytest.approx([1 / 2, 1, 0])
-    assert scores.f1 == pytest.approx([2 / 3, 4 / 5, 0])
+    assert scores.precision == pytest.approx([1, 2 / 3, np.nan], nan_ok=True)
+    assert scores.recall == pytest.approx([1 / 2, 1, np.nan], nan_ok=True)
+    assert scores.f1 == pytest.approx([2 / 3, 4 / 5, np.nan], nan_ok=True)
+    assert metrics.macro_f1(confusion) == pytest.approx((2 / 3 + 4 / 5) / 2)
+    assert metrics.unmeasured(["ant", "bee", "cat"], confusion.sum(axis=1)) == ("cat",)
+
+
+def test_what_was_not_measured_is_none_and_what_was_missed_is_0() -> None:
+    confusion = metrics.confusion_matrix(np.array([1, 1, 2]), np.array([0, 1, 1], np.int32), 3)
+    assert metrics.class_table(["ant", "bee", "cat"], confusion) == {
+        "ant": {"images": 1, "precision": None, "recall": 0.0, "f1": 0.0},
+        "bee": {"images": 2, "precision": 0.5, "recall": 0.5, "f1": 0.5},
+        "cat": {"images": 0, "precision": 0.0, "recall": None, "f1": None},
+    }
 
 
 def test_confusion_and_scores_are_scikit_learns(answers: tuple[metrics.Probabilities, metrics.Labels]) -> None:

@@ -78,14 +78,17 @@ def test_a_champion_of_another_test_set_is_evaluated_again_on_this_one(workspace
     second = workspace.publish_and_offer(tolerance_top1=0.05)
     assert channels(workspace) == (second["id"], second["id"])
     finding = second["verdict"][1]
-    assert finding["figures"].items() >= {
-        "champion": first.id,
-        "evaluated_again": True,
-        "top1": (RIGHT - 1) / 24,
-        "champion_top1": RIGHT / 24,
-        "change": -1 / 24,
-        "allowed": 0.05,
-    }.items()
+    assert (
+        finding["figures"].items()
+        >= {
+            "champion": first.id,
+            "evaluated_again": True,
+            "top1": (RIGHT - 1) / 24,
+            "champion_top1": RIGHT / 24,
+            "change": -1 / 24,
+            "allowed": 0.05,
+        }.items()
+    )
     assert f"the champion {first.id}, evaluated again on this test set" in finding["sentence"]
     assert resolve(workspace.bucket, first.id) == first
     (kept,) = CACHE.iterdir()  # for the next run with nothing new, which loads no TensorFlow

@@ -65,6 +65,14 @@ def test_class_scores_are_sorted_by_f1() -> None:
     assert [name for name in labels if name in NAMES] == ["cat & <dog>", "ant", "bee"]
 
 
+def test_a_class_without_an_image_has_no_dot_for_its_recall() -> None:
+    confusion = np.array([[3, 0, 1], [0, 4, 0], [0, 0, 0]])
+    svg = parse(plots.class_scores_picture(NAMES, class_scores(confusion)))
+    tips = [dot[0].text for dot in having(svg, "dot") if len(dot)]
+    assert tips.count(f"{NAMES[2]}: recall not measured, precision 0.0%") == 1
+    assert len(tips) == 5
+
+
 def test_interval_line_places_top1_between_its_bounds() -> None:
     values = {"top1": 0.6, "top1_low": 0.5, "top1_high": 0.7}
     svg = parse(plots.interval_line(values, classes=10))

@@ -1,0 +1,30 @@
+"""Reading an archive by the kind of data set that it is."""
+
+from pathlib import Path
+
+from tasks.data.cifar10 import read_cifar10
+from tasks.data.digits import read_digits
+from tasks.data.folders import read_folders
+from tasks.data.labelled import LabelledImages
+from tasks.stage.errors import InputError
+
+
+def read_images(dataset: str, archive: Path, image_size: int, scratch: Path) -> LabelledImages:
+    """Read all images and labels of an archive.
+
+    Args:
+        dataset: `cifar10`, `folders` or `digits`.
+        archive: The archive.
+        image_size: Height and width in pixels to which images of `folders` are brought; the others have their own.
+        scratch: A file that may be made for decoded images; it must outlive the result.
+
+    Raises:
+        InputError: The data set is not known, or the archive is not what it should be.
+    """
+    if dataset == "cifar10":
+        return read_cifar10(archive)
+    if dataset == "folders":
+        return read_folders(archive, image_size, scratch)
+    if dataset == "digits":
+        return read_digits(archive)
+    raise InputError(f"{archive.parent} holds the data set {dataset!r}, which split does not know")

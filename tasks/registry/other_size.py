@@ -1,0 +1,46 @@
+"""The present test images at another size: what a champion of that size is asked instead.
+
+They are read from the archive once more, so that no model sees pixels that were enlarged or shrunk twice.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from tasks.data.arrays import Images, Labels, SplitRecord, index_hash
+from tasks.data.assignment import divide
+from tasks.data.reading import read_images
+from tasks.params.params import SplitParams
+from tasks.sources.source import load_source
+from tasks.stage.errors import InputError
+
+
+@contextmanager
+def images_at(image_size: int, record: SplitRecord, labels: Labels, params: SplitParams, raw: Path) -> Iterator[Images]:
+    """Give the images of the test set at another height and width, uint8 (N, H, W, 3), in the same order.
+
+    Args:
+        image_size: Height and width in pixels.
+        record: What the present split says of itself.
+        labels: Of its test images, int32 (N,).
+        params: Those by which it was made.
+        raw: What the stage download wrote.
+
+    Raises:
+        InputError: The archive is not there or is another, its images have one size only, or at this size other images
+            would be held out for testing (copies of an image are told by their pixels).
+    """
+    source = load_source(raw)
+    with tempfile.TemporaryDirectory(prefix=f"images-{image_size}-") as name:
+        data = read_images(source.dataset, source.archive, image_size, Path(name) / "decoded")
+        if data.arrays.images.shape[1:3] != (image_size, image_size):
+            raise InputError(f"the images of {source.dataset} have one size only")
+        chosen = divide(data, params.method, params.validation_fraction, params.test_fraction, params.seed)
+        positions = chosen.indices["test"]
+        same_positions = index_hash(positions) == record.index_sha256["test"]
+        if not same_positions or not np.array_equal(data.arrays.labels[positions], labels):
+            raise InputError(f"{raw} holds other test images at {image_size} pixels than at {record.image_shape[0]}")
+        yield np.asarray(data.arrays.images[positions])

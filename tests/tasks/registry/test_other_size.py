@@ -1,0 +1,66 @@
+"""A champion of another image size is asked about the same images, read from the archive at its own size."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tasks.data.arrays import load_arrays, load_split_record
+from tasks.model_files.files import load_model
+from tasks.params.params import SplitParams
+from tasks.registry.champion_answers import CurrentTestSet
+from tasks.registry.channels import resolve
+from tasks.registry.other_size import images_at
+from tasks.registry.promotion import CannotAnswerError
+from tasks.registry.releases import pull_release
+from tasks.registry.reload import MODEL
+from tasks.split import split
+from tasks.stage.errors import InputError
+from tests.fixtures.archives import colour_images, make_raw, write_tar
+from tests.fixtures.published import Workspace
+
+PRESENT = SplitParams(method="stratified", validation_fraction=0.1, test_fraction=0.2, image_size=12)
+AT_8 = PRESENT.model_copy(update={"image_size": 8})
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    """Images of 16×16 pixels, without a split of their own."""
+    files = colour_images(20, side=16)
+    return make_raw(tmp_path / "raw", "folders", write_tar(tmp_path / "images.tar", files))
+
+
+def test_they_are_the_test_images_that_a_split_at_that_size_has(tmp_path: Path, raw: Path) -> None:
+    split(PRESENT, raw, tmp_path / "now")
+    split(AT_8, raw, tmp_path / "then")
+    record, labels = load_split_record(tmp_path / "now"), load_arrays(tmp_path / "now", "test").labels
+    with images_at(8, record, labels, PRESENT, raw) as images:
+        assert np.array_equal(images, load_arrays(tmp_path / "then", "test").images)
+
+
+def test_another_archive_or_another_split_is_refused(tmp_path: Path, raw: Path) -> None:
+    split(PRESENT, raw, tmp_path / "now")
+    record, labels = load_split_record(tmp_path / "now"), load_arrays(tmp_path / "now", "test").labels
+    other_seed = PRESENT.model_copy(update={"seed": 5})
+    for params, right in ((other_seed, labels), (PRESENT, labels[::-1])):
+        with pytest.raises(InputError, match="holds other test images at 8 pixels than at 12"):
+            images_at(8, record, np.asarray(right), params, raw).__enter__()
+
+
+def test_the_champion_answers_at_its_own_size(workspace: Workspace, tmp_path: Path, raw: Path) -> None:
+    champion = resolve(workspace.bucket, "champion")  # it takes 8×8
+    now = tmp_path / "now"
+    split(PRESENT, raw, now)
+    record, test = load_split_record(now), load_arrays(now, "test")
+    with pytest.raises(CannotAnswerError, match="it takes images of 8×8×3, and these have 12×12×3"):
+        CurrentTestSet(record, test, workspace.bucket, 500).answers_of(champion)
+    test_set = CurrentTestSet(
+        record, test, workspace.bucket, 500, lambda pixels: images_at(pixels, record, test.labels, PRESENT, raw)
+    )
+    answers = test_set.answers_of(champion)
+    split(AT_8, raw, tmp_path / "then")
+    pull_release(workspace.bucket, champion, tmp_path / "pulled")
+    network = load_model(tmp_path / "pulled" / MODEL)
+    expected = network.predict(load_arrays(tmp_path / "then", "test").images, verbose=0)
+    assert np.allclose(answers, expected, atol=1e-6)
+    assert len(answers) == len(test.labels)
