@@ -4,7 +4,6 @@
 """
 
 import csv
-import hashlib
 import io
 import time
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tasks.stage.quiet_tensorflow import keras, tf
-from tasks.data.arrays import Arrays, SplitRecord, load_arrays, load_split_record
+from tasks.data.arrays import Arrays, SplitRecord, check_arrays, load_arrays, load_split_record
 from tasks.evaluation import metrics as measures
 from tasks.evaluation.answers import Predictions, predict_all
 from tasks.model_files.files import load_model
@@ -69,7 +68,7 @@ def evaluate(
     """
     start = time.monotonic()
     record, test = load_split_record(split), load_arrays(split, "test")
-    _check_test_images(record, test, split)
+    check_arrays(test, "test", record, split)
     trained = load_trained(model)
     _check_fit(trained.network, record, model)
     answers = predict_all(trained.network, test.images, params.batch_size, params.test_time_augmentation)
@@ -169,20 +168,6 @@ def _write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(rows)
-
-
-def _check_test_images(record: SplitRecord, test: Arrays, folder: Path) -> None:
-    """Refuse test arrays that are not the ones split.json describes: the report names them by their hash."""
-    if not len(test.labels):
-        raise InputError(f"{folder} has no test images")
-    digest = hashlib.sha256()
-    for start in range(0, len(test.images), IMAGES_AT_ONCE):
-        digest.update(test.images[start : start + IMAGES_AT_ONCE].tobytes())
-    digest.update(test.labels.tobytes())
-    if digest.hexdigest() != record.content_sha256["test"]:
-        raise InputError(f"the test arrays in {folder} are not the ones that split.json records; run split again")
-    if test.labels.min() < 0 or test.labels.max() >= len(record.classes):
-        raise InputError(f"{folder} has test labels outside its {len(record.classes)} classes")
 
 
 def _check_fit(network: keras.Model, record: SplitRecord, folder: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tasks.stage.quiet_tensorflow import keras
-from tasks.data.arrays import Arrays, SplitRecord, load_arrays, load_split_record
+from tasks.data.arrays import Arrays, SplitRecord, check_arrays, load_arrays, load_split_record
 from tasks.model_files.files import load_model
 from tasks.params.params import Params, load_params
 from tasks.registry.champion_answers import CurrentTestSet
@@ -57,6 +57,7 @@ def publish(
     """
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # the process that reloads the release needs some too
     record, test = load_split_record(split), load_arrays(split, "test")
+    check_arrays(test, "test", record, split)
     with tempfile.TemporaryDirectory(prefix="release-") as name:
         folder = Path(name)
         _collect(folder, record, split, model, evaluation)

@@ -16,7 +16,7 @@ import numpy as np
 from dvclive import Live
 
 from tasks.stage.quiet_tensorflow import keras, tf
-from tasks.data.arrays import Arrays, SplitRecord, load_arrays, load_split_record
+from tasks.data.arrays import Arrays, SplitRecord, check_arrays, load_arrays, load_split_record
 from tasks.model_files.files import save_model
 from tasks.models.build import build_model, whiten
 from tasks.models.whitening import PixelStatistics, pixel_statistics
@@ -144,12 +144,14 @@ def _follow(run: Run, trainer: Trainer, checkpoints: Path) -> None:
 
 def _prepare(params: TrainParams, recipe: Recipe, split: Path) -> Run:
     """Read the data, and set Keras's seed and precision for the network that is built next."""
-    training = load_arrays(split, "train")
+    record = load_split_record(split)
+    training, validation = load_arrays(split, "train"), load_arrays(split, "validation")
+    check_arrays(training, "train", record, split)
+    check_arrays(validation, "validation", record, split)
     precision = resolve_precision(recipe.precision)
     keras.utils.set_random_seed(params.seed)
     keras.config.set_dtype_policy(POLICIES[precision])
     statistics = pixel_statistics(training.images)
-    record, validation = load_split_record(split), load_arrays(split, "validation")
     return Run(params, recipe, precision, record, training, validation, statistics)
 
 

@@ -90,6 +90,30 @@ def load_arrays(folder: Path, split: str) -> Arrays:
     return Arrays(images, labels)
 
 
+def check_arrays(arrays: Arrays, split: str, record: SplitRecord, folder: Path) -> None:
+    """Refuse arrays that are not the ones split.json describes: whatever is made of them names them by their hash.
+
+    Args:
+        arrays: As load_arrays gives them; every byte is read once.
+        split: One of SPLITS.
+        record: What split.json says.
+        folder: Where both are, for errors.
+
+    Raises:
+        InputError: There is no image, they have other bytes, or a label is no class.
+    """
+    if not len(arrays.labels):
+        raise InputError(f"{folder} has no {split} images")
+    digest = hashlib.sha256()
+    for start in range(0, len(arrays.images), IMAGES_AT_ONCE):
+        digest.update(arrays.images[start : start + IMAGES_AT_ONCE].data)
+    digest.update(arrays.labels.data)
+    if digest.hexdigest() != record.content_sha256[split]:
+        raise InputError(f"the {split} arrays in {folder} are not the ones that split.json records; run split again")
+    if arrays.labels.min() < 0 or arrays.labels.max() >= len(record.classes):
+        raise InputError(f"{folder} has {split} labels outside its {len(record.classes)} classes")
+
+
 def save_arrays(folder: Path, split: str, arrays: Arrays) -> None:
     """Write one split's arrays into an existing folder; equal arrays are equal bytes."""
     save_selected(folder, split, arrays, np.arange(len(arrays.images), dtype=np.int64))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
-from tasks.data.arrays import Arrays, SplitRecord, save_arrays, save_split_record
+from tasks.data.arrays import Arrays, SplitRecord, load_arrays, save_arrays, save_selected, save_split_record
 from tasks.model_files.files import load_model
 from tasks.stage.files import write_json
 
@@ -28,8 +28,8 @@ def write_split(folder: Path) -> None:
     for split, count in (("train", 96), ("validation", 30)):
         labels = generator.integers(0, 4, count).astype(np.int32)
         noise = generator.integers(0, 64, (count, 32, 32, 3))
-        save_arrays(folder, split, Arrays((noise + 60 * labels[:, None, None, None]).astype(np.uint8), labels))
-        hashes[split] = split * 8
+        arrays = Arrays((noise + 60 * labels[:, None, None, None]).astype(np.uint8), labels)
+        hashes[split] = save_selected(folder, split, arrays, np.arange(count))
     record = SplitRecord("folders", CLASSES, (32, 32, 3), "stratified", 0, {}, hashes, hashes, {})
     save_split_record(folder, record)
 
@@ -153,3 +153,16 @@ def test_it_never_reads_the_test_images(workspace: Path) -> None:
     assert not list((workspace / "data" / "split").glob("test_*"))
     stages = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
     assert not [dep for dep in stages["train"]["deps"] if "test" in dep]
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_labels_that_were_replaced_under_their_old_name_are_refused(workspace: Path, split: str) -> None:
+    folder = workspace / "data/split"
+    write_params(workspace)
+    arrays = load_arrays(folder, split)
+    save_arrays(folder, split, Arrays(np.array(arrays.images), np.roll(arrays.labels, 1)))
+    status, _, err = run_stage(workspace)
+    assert status == 2
+    sentence = f"the {split} arrays in data/split are not the ones that split.json records; run split again"
+    assert sentence in err
+    assert not (workspace / "model").exists()
