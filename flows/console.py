@@ -9,7 +9,7 @@ import prefect
 from prefect.logging.configuration import setup_logging
 
 from flows.stages import parse_progress
-from tasks.stage.errors import printable
+from tasks.stage.shown import printable
 
 RUNS = ("prefect.flow_runs", "prefect.task_runs")
 ENGINE = str(Path(prefect.__file__).parent)

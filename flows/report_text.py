@@ -9,6 +9,7 @@ from typing import Any
 
 from flows.summary import headline, verdict_rows
 from tasks.stage.files import read_json
+from tasks.stage.shown import markdown_text
 
 PER_CLASS = Path("evaluation/per_class.json")
 CONFUSION = Path("evaluation/confusion.csv")
@@ -43,7 +44,7 @@ def _classes(path: Path) -> Iterator[str]:
         return
     classes = sorted(read_json(path).items(), key=lambda item: math.inf if (r := item[1]["recall"]) is None else r)
     rows = [
-        (plain_text(name), f"{row['images']:,}", *(_percent(row[score]) for score in ("precision", "recall", "f1")))
+        (markdown_text(name), f"{row['images']:,}", *(_percent(row[score]) for score in ("precision", "recall", "f1")))
         for name, row in classes[:SHOWN_CLASSES]
     ]
     more = len(classes) - len(rows)
@@ -56,7 +57,9 @@ def _confusions(path: Path) -> Iterator[str]:
     if not path.exists():
         return
     with path.open(encoding="utf-8", newline="") as stream:
-        counts = Counter((plain_text(row["actual"]), plain_text(row["predicted"])) for row in csv.DictReader(stream))
+        counts = Counter(
+            (markdown_text(row["actual"]), markdown_text(row["predicted"])) for row in csv.DictReader(stream)
+        )
     yield from ("", "## What is taken for what", "")
     names = list(dict.fromkeys(sorted(name for pair in counts for name in pair)))
     if len(names) <= MATRIX_CLASSES:
@@ -75,8 +78,3 @@ def _percent(score: float | None) -> str:
 def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
     for cells in (titles, ["---"] * len(titles), *rows):
         yield f"| {' | '.join(cells)} |"
-
-
-def plain_text(name: str) -> str:
-    """Return a name, which may come from a stranger's archive, as text that Markdown and HTML leave alone."""
-    return "".join(letter if letter.isalnum() or letter in " .,-" else f"&#{ord(letter)};" for letter in name)

@@ -3,7 +3,6 @@
 `python -m tasks.evaluate`, with the section `evaluate` of params.yaml.
 """
 
-import csv
 import io
 import time
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from tasks.stage.quiet_tensorflow import keras, tf
 from tasks.data.arrays import Arrays, SplitRecord, check_arrays, load_arrays, load_split_record
 from tasks.evaluation import metrics as measures
 from tasks.evaluation.answers import Predictions, predict_all
+from tasks.evaluation.table import write_table
 from tasks.model_files.files import load_model
 from tasks.params.params import EvaluateParams, load_params
 from tasks.reporting.architecture import draw_architecture, write_summary
@@ -165,9 +165,7 @@ def _write(folder: Path, evaluated: Evaluated) -> None:
 
 def _write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     with path.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
+        write_table(stream, header, rows)
 
 
 def _check_fit(network: keras.Model, record: SplitRecord, folder: Path) -> None:

@@ -7,7 +7,6 @@ python -m tasks.predict cat.jpg --trusted-key release.key.pub    only if this ke
 """
 
 import argparse
-import csv
 import itertools
 import json
 import sys
@@ -20,16 +19,19 @@ import numpy as np
 
 from tasks.data.arrays import Images
 from tasks.data.images import decode_image
+from tasks.data.names import IMAGE_SUFFIXES, is_clutter
+from tasks.evaluation.table import write_table
 from tasks.registry.classifier import Classifier, Probabilities, Signer, load_champion, load_local
 from tasks.registry.signing import add_trust_options, chosen_trust
 from tasks.registry.store import configured_place
-from tasks.stage.errors import InputError, printable, run_command
+from tasks.stage.errors import InputError, run_command
 from tasks.stage.files import replaced_file
 from tasks.stage.progress import format_bytes
+from tasks.stage.shown import printable
 
-SUFFIXES = {".png", ".jpg", ".jpeg"}
 MAX_FILE = 256 << 20
 IMAGES_AT_ONCE = 128
+SHOWN = 10  # names in a sentence
 
 
 @dataclass(frozen=True)
@@ -45,16 +47,41 @@ class Prediction:
         return [(labels[index], float(self.probabilities[index])) for index in order]
 
 
-def predict(classifier: Classifier, images: Iterable[Path]) -> Iterator[Prediction]:
-    """Yield a prediction for every image, reading and answering a batch at a time.
+class Unread(list[str]):
+    """Why images could not be read, a sentence each, in the order in which they were met."""
 
-    Raises:
-        InputError: A file is missing, or is not an image that can be read.
+    def refuse(self, images: int) -> None:
+        """Raise InputError if there is any: the others were answered."""
+        if self:
+            more = f"; and {len(self) - SHOWN:,} more" if len(self) > SHOWN else ""
+            those = f"{len(self):,} of {images:,} images were not answered: " if images > 1 else ""
+            raise InputError(f"{those}{'; '.join(self[:SHOWN])}{more}")
+
+
+def predict(classifier: Classifier, images: Iterable[Path], unread: Unread) -> Iterator[Prediction]:
+    """Yield a prediction for every image that can be read, reading and answering a batch at a time.
+
+    Args:
+        classifier: Who answers.
+        images: Files.
+        unread: Gets a sentence for each of the others.
     """
     remaining = iter(images)
     while batch := tuple(itertools.islice(remaining, IMAGES_AT_ONCE)):
-        pixels = np.stack([read_image(path, classifier.size) for path in batch])
-        yield from (Prediction(*pair) for pair in zip(batch, classifier.answer(pixels), strict=True))
+        read = [
+            (path, pixels) for path in batch if (pixels := _read_or_note(path, classifier.size, unread)) is not None
+        ]
+        if read:
+            answers = classifier.answer(np.stack([pixels for _, pixels in read]))
+            yield from (Prediction(path, answer) for (path, _), answer in zip(read, answers, strict=True))
+
+
+def _read_or_note(path: Path, size: int, unread: Unread) -> Images | None:
+    try:
+        return read_image(path, size)
+    except InputError as error:
+        unread.append(str(error))
+        return None
 
 
 def read_image(path: Path, size: int) -> Images:
@@ -65,22 +92,34 @@ def read_image(path: Path, size: int) -> Images:
         return decode_image(path.read_bytes(), str(path), size)
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def find_images(paths: Iterable[Path]) -> list[Path]:
-    """Return files as they are given, and for a folder every PNG and JPEG below it, sorted.
+    """Return files as they are given, and for a folder every image below it, sorted, as training takes them.
+
+    What a folder holds beside images and a system's clutter is named on stderr.
 
     Raises:
-        InputError: A path does not exist, or a folder holds no image.
+        InputError: A file does not exist, or a folder holds no image.
     """
     found: list[Path] = []
     for path in paths:
         if not path.is_dir():
+            if not path.exists():
+                raise InputError(f"{path} does not exist")
             found.append(path)
             continue
-        inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+        files = [file for file in sorted(path.rglob("*")) if not is_clutter(file.relative_to(path).as_posix())]
+        inside = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()]
+        others = [file for file in files if file.suffix.lower() not in IMAGE_SUFFIXES and file.is_file()]
+        if others:
+            names = ", ".join(str(file.relative_to(path)) for file in others[:SHOWN])
+            more = f" and {len(others) - SHOWN:,} more" if len(others) > SHOWN else ""
+            print(printable(f"predict: no images by their names, so left out: {names}{more}"), file=sys.stderr)
         if not inside:
-            raise InputError(f"{path} holds no PNG or JPEG")
+            raise InputError(f"{path} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
         found.extend(inside)
     return found
 
@@ -109,29 +148,31 @@ def _print_json(classifier: Classifier, predictions: Iterable[Prediction], count
 
 def _write_csv(classifier: Classifier, predictions: Iterable[Prediction], stream: TextIO) -> None:
     """Write one row an image: its path, the best class, its probability, and every class's."""
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["image", "predicted", "confidence", *(f"p({label})" for label in classifier.labels)])
-    for prediction in predictions:
-        ((label, probability),) = prediction.top(classifier.labels, 1)
-        writer.writerow([prediction.image, label, probability, *map(float, prediction.probabilities)])
+    header = ["image", "predicted", "confidence", *(f"p({label})" for label in classifier.labels)]
+    rows = (
+        [str(each.image), *each.top(classifier.labels, 1)[0], *map(float, each.probabilities)] for each in predictions
+    )
+    write_table(stream, header, rows)
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    images = find_images(arguments.images)
-    for image in images[:IMAGES_AT_ONCE]:
-        read_image(image, size=1)  # says at once what cannot be read, before seconds are spent on the model
+    images, unread = find_images(arguments.images), Unread()
+    if len(images) <= IMAGES_AT_ONCE and all(_read_or_note(image, 1, unread) is None for image in images):
+        unread.refuse(len(images))  # at once, before seconds are spent on the model
+    unread.clear()
     classifier = _chosen_classifier(arguments)
-    predictions = predict(classifier, images)
+    predictions = predict(classifier, images, unread)
     if arguments.json:
         _print_json(classifier, predictions, arguments.top)
     elif arguments.csv:
         with replaced_file(arguments.csv) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
             _write_csv(classifier, predictions, stream)
-        print(f"{len(images)} images are in {arguments.csv}")
+        print(f"{len(images) - len(unread)} images are in {arguments.csv}")
     elif any(path.is_dir() for path in arguments.images):
         _write_csv(classifier, predictions, sys.stdout)
     else:
         _print_top(classifier, predictions, arguments.top)
+    unread.refuse(len(images))
 
 
 def _chosen_classifier(arguments: argparse.Namespace) -> Classifier:
@@ -154,7 +195,7 @@ def _count(text: str) -> int:
 def main() -> None:
     """Parse the command line and predict."""
     parser = argparse.ArgumentParser(prog="python -m tasks.predict", description="Name what is in an image.")
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="a PNG or JPEG, or a folder of them")
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="an image, or a folder of them")
     parser.add_argument("--model", type=Path, help="a release, model folder or .keras file; else the champion")
     parser.add_argument("--top", type=_count, default=3, metavar="K", help="classes to show (3)")
     parser.add_argument("--json", action="store_true", help="for programs")

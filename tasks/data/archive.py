@@ -14,9 +14,10 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO, Self
 
+from tasks.data.names import member_name, zip_name
 from tasks.stage.errors import InputError
 
 MEMBERS_LIMIT = 2_000_000
@@ -109,17 +110,12 @@ def _damage_named(path: Path, place: str) -> Iterator[None]:
         raise InputError(f"{path} is not a .tar, .tar.gz or .zip archive: {error}") from error
 
 
-def _checked_name(path: Path, name: str) -> str:
-    """Return a member's path in its plain form, or refuse it."""
-    if not name:
-        raise InputError(f"{path} has a member without a name")
+def _checked_name(path: Path, entry: tarfile.TarInfo | zipfile.ZipInfo) -> str:
+    """Return a member's path in its plain form, or refuse it with the archive's name."""
     try:
-        name.encode()
-    except UnicodeEncodeError as error:
-        raise InputError(f"{path} has a member whose name is not UTF-8: {name!r}") from error
-    if name.startswith("/") or ".." in name.split("/") or "\\" in name or "\0" in name:
-        raise InputError(f"{path} has a member whose path is absolute or climbs out of the archive: {name!r}")
-    return str(PurePosixPath(name))
+        return member_name(zip_name(entry) if isinstance(entry, zipfile.ZipInfo) else entry.name)
+    except InputError as error:
+        raise InputError(f"{path} {error}") from error
 
 
 class _StrictTarInfo(tarfile.TarInfo):
@@ -175,7 +171,7 @@ def _tar_members(path: Path) -> Iterator[Member]:
         tar = stack.enter_context(tarfile.open(fileobj=stream, mode="r|", tarinfo=_StrictTarInfo))
         while (header := tar.next()) is not None:
             tar.members.clear()  # type: ignore[attr-defined]  # tarfile would keep every header
-            name = _checked_name(path, header.name)
+            name = _checked_name(path, header)
             if not (header.isreg() or header.isdir()) or header.issparse():
                 raise InputError(f"{path} has a member that is a link, a device or sparse: {name!r}")
             if header.size < 0:
@@ -201,7 +197,7 @@ def _zip_members(path: Path) -> Iterator[Member]:
         if sum(entry.file_size for entry in entries) > _expansion_limit(path):
             raise InputError(_expands_too_far(path))
         for entry in entries:
-            name = _checked_name(path, entry.filename)
+            name = _checked_name(path, entry)
             kind = stat.S_IFMT(entry.external_attr >> 16)
             if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
                 raise InputError(f"{path} has a member that is a link or a device: {name!r}")
@@ -211,4 +207,4 @@ def _zip_members(path: Path) -> Iterator[Member]:
                 raise InputError(f"{path} has an encrypted member: {name!r}")
             if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # lzma may ask for gigabytes
                 raise InputError(f"{path} has a member that is compressed by something else than deflate: {name!r}")
-            yield Member(name, entry.is_dir(), entry.file_size, partial(archive.read, entry))
+            yield Member(name, entry.filename.endswith(("/", "\\")), entry.file_size, partial(archive.read, entry))

@@ -17,6 +17,7 @@ from tasks.stage.progress import Progress
 
 BYTES_AT_ONCE = 64 << 20
 IMAGES_AT_ONCE = 512
+SHOWN_PROBLEMS = 10
 
 Encoded = tuple[str, bytes]
 
@@ -64,16 +65,31 @@ def _decode_all(archive: Path, entries: list[Entry], image_size: int, scratch: P
     """
     places = {entry.name: place for place, entry in enumerate(entries)}
     progress = Progress(len(entries), "images")
-    done = 0
+    done, problems = 0, list[str]()
     with ThreadPoolExecutor(os.cpu_count()) as pool, scratch.open("wb") as stream:
         for batch in _batches(member for member in members(archive) if member.name in places):
-            decoded = pool.map(lambda encoded: decode_image(encoded[1], f"{archive}: {encoded[0]}", image_size), batch)
+            decoded = pool.map(lambda encoded: _decoded(encoded, image_size), batch)
             for (name, _), image in zip(batch, decoded, strict=True):
-                stream.seek(places[name] * image.nbytes)
-                stream.write(image.tobytes())
+                if isinstance(image, InputError):
+                    problems.append(str(image))
+                else:
+                    stream.seek(places[name] * image.nbytes)
+                    stream.write(image.tobytes())
             done += len(batch)
             progress.update(done, "decoding")
     progress.close()
+    if problems:
+        more = f"; and {len(problems) - SHOWN_PROBLEMS:,} more" if len(problems) > SHOWN_PROBLEMS else ""
+        raise InputError(f"{archive}: {'; '.join(problems[:SHOWN_PROBLEMS])}{more}")
+
+
+def _decoded(encoded: Encoded, image_size: int) -> Images | InputError:
+    """Decode an image, or return why it cannot be: a set of 100,000 has dozens, which are named at once."""
+    try:
+        name, data = encoded
+        return decode_image(data, name, image_size)
+    except InputError as error:
+        return error
 
 
 def _batches(selected: Iterator[Member]) -> Iterator[list[Encoded]]:

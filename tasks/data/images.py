@@ -1,18 +1,28 @@
 """One encoded image to pixels, the same way for training data and for a person's own pictures."""
 
+import contextlib
 import io
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from PIL import Image, ImageOps
+from PIL.JpegImagePlugin import JpegImageFile
 
 from tasks.data.arrays import Images
 from tasks.stage.errors import InputError
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # Pillow's others start programs or are no pictures
 PIXELS_LIMIT = 64 << 20
+REDUCED_PIXELS_LIMIT = 256 << 20  # of a JPEG, which is decoded at an eighth of its size: phones make 200 million
 LARGE_PIXELS = 4 << 20
+BLACK_OF_16_BITS = 16  # of the upper eight bits; values of 12 bits reach no further
+UNREAD_BRANDS = {
+    **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"), "HEIC"),
+    **dict.fromkeys((b"avif", b"avis"), "AVIF"),
+}
+PNG_START = b"\x89PNG\r\n\x1a\n"
+PNG_CHUNKS_OF_PIXELS = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"eXIf")
 # These are decoded by one thread: the allocator keeps, for every thread that frees so much, what it freed.
 _decoder_of_large_images = ThreadPoolExecutor(1, thread_name_prefix="large-image")
 
@@ -22,6 +32,7 @@ def decode_image(data: bytes, name: str, size: int) -> Images:
 
     EXIF orientation is applied, transparency laid over white, and an image of another size is resized (bicubic,
     antialiased; its aspect ratio is not kept, so nothing is cut off). An image of that size keeps its exact pixels.
+    Metadata that cannot be read are left alone.
 
     Args:
         data: The file's bytes.
@@ -32,15 +43,17 @@ def decode_image(data: bytes, name: str, size: int) -> Images:
         uint8 (size, size, 3).
 
     Raises:
-        InputError: It is damaged, not an image in a known format, or has more than 64 Mi pixels.
+        InputError: It is damaged, not an image in a known format, has 16 bits a channel of which the upper eight are
+            all but black, or has more than 64 Mi pixels (256 Mi in a JPEG).
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is lower
-            image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
-            pixels = image.width * image.height
-            if pixels > PIXELS_LIMIT:
-                raise InputError(f"{name} has {image.width}×{image.height} pixels, more than {PIXELS_LIMIT:,} in all")
+        image = _opened(data, name)
+        pixels = image.width * image.height
+        limit = REDUCED_PIXELS_LIMIT if isinstance(image, JpegImageFile) else PIXELS_LIMIT
+        if pixels > limit:
+            raise InputError(f"{name} has {image.width}×{image.height} pixels, more than {limit:,} in all")
+        if pixels > PIXELS_LIMIT:
+            image.draft("RGB", (4 * size, 4 * size))
         if pixels > LARGE_PIXELS:
             return _decoder_of_large_images.submit(_decoded, image, size).result()
         return _decoded(image, size)
@@ -50,12 +63,46 @@ def decode_image(data: bytes, name: str, size: int) -> Images:
         raise InputError(f"{name} is not an image that can be read: {_reason(error)}") from error
 
 
+def _opened(data: bytes, name: str) -> Image.Image:
+    if data[4:8] == b"ftyp" and (kind := UNREAD_BRANDS.get(data[8:12])):
+        raise InputError(f"{name} is {kind}, which is not read here; convert it to JPEG or PNG")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is lower
+        try:
+            return Image.open(io.BytesIO(data), formats=FORMATS)
+        except ValueError:  # a comment or a colour profile too large for Pillow
+            if not data.startswith(PNG_START):
+                raise
+            return Image.open(io.BytesIO(_without_texts(data)), formats=FORMATS)
+
+
+def _without_texts(data: bytes) -> bytes:
+    """Return a PNG with the chunks alone of which its pixels are made."""
+    kept, start = [PNG_START], len(PNG_START)
+    while start + 12 <= len(data):
+        end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+        if data[start + 4 : start + 8] in PNG_CHUNKS_OF_PIXELS:
+            kept.append(data[start:end])
+        start = end
+    return b"".join(kept)
+
+
 def _decoded(image: Image.Image, size: int) -> Images:
-    ImageOps.exif_transpose(image, in_place=True)
+    has_16_bits = any("16" in str(tile.args) or "65535" in str(tile.args) for tile in getattr(image, "tile", ()))
+    _set_upright(image)
     image = _rgb(image)
+    if has_16_bits:
+        _refuse_black(image)
     if image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BICUBIC)
     return np.asarray(image)
+
+
+def _set_upright(image: Image.Image) -> None:
+    """Turn an image as its EXIF orientation says; one whose EXIF cannot be read stays as it lies."""
+    image.load()
+    with contextlib.suppress(Exception):  # Pillow's readers of EXIF raise many types, and the pixels are sound
+        ImageOps.exif_transpose(image, in_place=True)
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -68,6 +115,15 @@ def _rgb(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image.convert("RGB")
+
+
+def _refuse_black(image: Image.Image) -> None:
+    """Refuse what would be a black picture without a word: 12-bit values, or 8-bit ones, in 16 bits."""
+    if np.asarray(image).max() < BLACK_OF_16_BITS:
+        raise ValueError(
+            f"its 16-bit values are below {BLACK_OF_16_BITS << 8:,} of 65,535, so that it would be all but black; "
+            "save it with 8 bits, or with values over the whole range"
+        )
 
 
 def _reason(error: Exception) -> str:

@@ -5,11 +5,15 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from tasks.data.arrays import SPLITS
+from tasks.data.names import IMAGE_SUFFIXES, is_clutter
 from tasks.stage.errors import InputError
 
-SPLIT_FOLDERS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
-CLUTTER = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
+SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "validation": ("validation", "val", "valid", "dev"),
+    "test": ("test", "testing"),
+}
+SPLIT_FOLDERS = {name: split for split, names in SPLIT_NAMES.items() for name in names}
 
 Parts = tuple[str, ...]
 
@@ -29,15 +33,10 @@ class Entry:
     label: str
 
 
-def is_clutter(name: str) -> bool:
-    """Tell a file that people did not mean to pack: hidden, `__MACOSX`, `Thumbs.db`."""
-    return any(part in CLUTTER or part.startswith(".") for part in PurePosixPath(name).parts)
-
-
 def read_layout(files: Sequence[str], folders: Sequence[str]) -> list[Entry]:
     """Return the images sorted by path.
 
-    One folder around everything is taken off first. Then either every image lies in `<split>/<class>/`, or every one
+    Folders around everything are taken off first. Then either every image lies in `<split>/<class>/`, or every one
     in `<class>/`. Files above the class folders that are not images (a README) are left alone.
 
     Args:
@@ -46,29 +45,44 @@ def read_layout(files: Sequence[str], folders: Sequence[str]) -> list[Entry]:
 
     Raises:
         InputError: An image lies elsewhere, a class or split is empty, only one class is there, a class has no
-            training image, or the folders `val` and `validation` are both there.
+            training image, or one split has folders of two names.
     """
     paths = {PurePosixPath(name).parts: name for name in sorted(files) if not is_clutter(name)}
     kept_folders = {parts for name in folders if not is_clutter(name) for parts in [PurePosixPath(name).parts] if parts}
     kept_folders |= {
         PurePosixPath(name).parent.parts for name in files if not is_clutter(str(PurePosixPath(name).parent))
     }
-    top = _top_folder(paths)
-    paths = {parts[len(top) :]: name for parts, name in paths.items() if parts[: len(top)] == top}
-    kept_folders = {parts[len(top) :] for parts in kept_folders if parts[: len(top)] == top}
+    depth = _folders_around(paths)
+    top = next((parts[:depth] for parts in paths if len(parts) > depth), ())
+    paths = {parts[depth:]: name for parts, name in paths.items() if parts[:depth] == top}
+    kept_folders = {parts[depth:] for parts in kept_folders if parts[:depth] == top}
     has_splits = any(len(parts) == 3 and parts[0].lower() in SPLIT_FOLDERS for parts in paths)
+    if not has_splits:
+        _refuse_splits_without_classes(paths)
     entries = [entry for parts, name in paths.items() if (entry := _entry(parts, name, has_splits)) is not None]
     _refuse_unusable(entries, kept_folders, has_splits)
     return sorted(entries, key=lambda entry: PurePosixPath(entry.name).parts)
 
 
-def _top_folder(paths: Iterable[Parts]) -> Parts:
-    """Return the one folder around everything, or nothing."""
-    nested = [parts for parts in paths if len(parts) > 1]
-    firsts = {parts[0] for parts in nested}
-    if len(firsts) == 1 and max(map(len, nested)) > 2 and not firsts & SPLIT_FOLDERS.keys():
-        return (firsts.pop(),)
-    return ()
+def _folders_around(paths: Iterable[Parts]) -> int:
+    """Return how many folders lie one in the other around everything: `pets/pets/cat/1.png` has two."""
+    depth = 0
+    while True:
+        nested = [parts[depth:] for parts in paths if len(parts) > depth + 1]
+        firsts = {parts[0] for parts in nested}
+        if len(firsts) != 1 or max(map(len, nested)) <= 2 or firsts & SPLIT_FOLDERS.keys():
+            return depth
+        depth += 1
+
+
+def _refuse_splits_without_classes(paths: Iterable[Parts]) -> None:
+    """Raise InputError where all folders are called as splits are; among others, `train` is a class like any."""
+    firsts = {parts[0] for parts in paths if len(parts) == 2}
+    if firsts and all(name.lower() in SPLIT_FOLDERS for name in firsts):
+        raise InputError(
+            f"the archive's images lie in {_listed(firsts)} without class folders; wanted are "
+            "<split>/<class>/<image> or <class>/<image>"
+        )
 
 
 def _entry(parts: Parts, name: str, has_splits: bool) -> Entry | None:
@@ -77,7 +91,10 @@ def _entry(parts: Parts, name: str, has_splits: bool) -> Entry | None:
     if len(parts) < depth and PurePosixPath(name).suffix.lower() not in IMAGE_SUFFIXES:
         return None
     split = SPLIT_FOLDERS.get(parts[0].lower()) if has_splits else None
-    if len(parts) != depth or (has_splits and split is None) or (not has_splits and parts[0] in SPLIT_FOLDERS):
+    if has_splits and split is None and len(parts) == depth:
+        known = "; ".join(f"{', '.join(names)}" for names in SPLIT_NAMES.values())
+        raise InputError(f"the archive's folder {parts[0]!r} is not the name of a split; these are: {known}")
+    if len(parts) != depth or (has_splits and split is None):
         wanted = "<split>/<class>/<image>" if has_splits else "<class>/<image>"
         raise InputError(f"the archive's file {name!r} does not lie in {wanted} like the others")
     if not parts[-2].isprintable():  # a terminal would obey it, wherever the class is named
@@ -99,8 +116,8 @@ def _refuse_unusable(entries: list[Entry], folders: set[Parts], has_splits: bool
             and not any(SPLIT_FOLDERS.get(parts[0].lower()) == split for split, _ in full)
         ):
             raise InputError(f"the archive's folder {parts[0]!r} holds no class")
-    if {("val",), ("validation",)} <= {parts[:1] for parts in folders} and has_splits:
-        raise InputError("the archive has both the folders 'val' and 'validation'")
+    if has_splits:
+        _refuse_split_of_two_names({parts[0] for parts in folders if parts})
     classes = {entry.label for entry in entries}
     if len(classes) < 2:
         raise InputError(f"the archive holds the one class {classes.pop()!r}; a classifier needs at least two")
@@ -108,6 +125,18 @@ def _refuse_unusable(entries: list[Entry], folders: set[Parts], has_splits: bool
         trained = {label for split, label in full if split == SPLITS[0]}
         if untrained := classes - trained:
             raise InputError(f"the archive's class {min(untrained)!r} has no image in 'train'")
+
+
+def _refuse_split_of_two_names(folders: set[str]) -> None:
+    """Raise InputError where two folders, as `val` and `valid`, are one split: which of them is meant is not known."""
+    for split in SPLITS:
+        names = {name for name in folders if SPLIT_FOLDERS.get(name.lower()) == split}
+        if len(names) > 1:
+            raise InputError(f"the archive has several folders for {split}: {_listed(names)}")
+
+
+def _listed(names: Iterable[str]) -> str:
+    return " and ".join(map(repr, sorted(names)))
 
 
 def _named(parts: Parts, has_splits: bool) -> tuple[str | None, str]:

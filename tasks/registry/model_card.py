@@ -6,6 +6,8 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
+from tasks.stage.shown import markdown_text
+
 # https://huggingface.co/docs/hub/model-cards#model-card-metadata; in this file, so that a release needs no other.
 TEMPLATE = """\
 ---
@@ -50,7 +52,7 @@ A network ({{ architecture }}) from uint8 images of {{ shape }} pixels to the pr
 {{ classes | length }} classes; the preprocessing is inside. It has {{ metrics.parameters | count }} parameters and \
 takes {{ "%.1f" | format(metrics.model_bytes / 1e6) }} MB.
 
-Classes, in the order of the outputs: {{ classes | join(", ") }}.
+Classes, in the order of the outputs: {{ classes | map("markdown_text") | join(", ") }}.
 
 ## Intended use
 
@@ -145,6 +147,7 @@ def model_card(
     environment.filters |= {
         "percent": lambda share: f"{100 * share:.2f} %",
         "count": lambda number: f"{number:,}",
+        "markdown_text": markdown_text,
         "yaml": lambda text: json.dumps(text, ensure_ascii=False),  # every JSON string is a YAML string
     }
     recipe = params["recipes"][training["recipe"]]

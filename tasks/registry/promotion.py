@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.evaluation.table import spreadsheet_cell
 from tasks.params.params import Params
 from tasks.registry.channels import Move, move_pointer, promote, read_channel, read_pointer
 from tasks.registry.gate import Verdict, judge
@@ -283,7 +284,8 @@ def _read_classes(bucket: Store, manifest: Manifest, folder: Path) -> tuple[str,
 
 def _read_labels(path: Path, classes: tuple[str, ...]) -> Labels:
     """Return the right classes that predictions.csv names, as positions in `classes`; int32 (N,)."""
-    positions = {name: position for position, name in enumerate(classes)}
+    positions = {name: position for position, name in enumerate(classes)}  # so they stand in older releases
+    positions |= {spreadsheet_cell(name): position for position, name in enumerate(classes)}
     try:
         with path.open(encoding="utf-8", newline="") as stream:
             return np.array([positions[row["actual"]] for row in csv.DictReader(stream)], dtype=np.int32)

@@ -4,6 +4,8 @@ import re
 import sys
 from collections.abc import Callable
 
+from tasks.stage.shown import printable
+
 BAD_INPUT_STATUS = 2
 OUTAGE_STATUS = 69  # EX_UNAVAILABLE of sysexits.h: the same command succeeds once what it needs is back
 RESUMABLE_STATUS = 75  # EX_TEMPFAIL of sysexits.h: the same command, run again, goes on
@@ -29,11 +31,6 @@ class ResumableError(Exception):
 def without_credentials(text: str) -> str:
     """Return a text in which no address has a user or a query: they may hold a password or a signature."""
     return re.sub(r"\?\S+", "?…", re.sub(r"://.*@", "://…@", text, flags=re.DOTALL))
-
-
-def printable(text: str) -> str:
-    """Return a text without what a terminal would obey: each control character is a question mark, but line ends."""
-    return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)
 
 
 def run_command(name: str, command: Callable[[], None]) -> None:

@@ -74,7 +74,8 @@ def new_workspace(workspace: "Workspace") -> "Workspace":
 @pytest.fixture(scope="session")
 def published_classifier(tmp_path_factory: pytest.TempPathFactory, object_store: ObjectStore) -> "Workspace":
     """A workspace as `published`, whose network answers every image otherwise; never written to."""
-    from tests.fixtures.published import Workspace  # noqa: PLC0415
+    from tasks.registry.channels import promote, resolve  # noqa: PLC0415
+    from tests.fixtures.published import NOW, Workspace  # noqa: PLC0415
     from tests.fixtures.stages import write_stages  # noqa: PLC0415
 
     root = tmp_path_factory.mktemp("published_classifier")
@@ -82,7 +83,8 @@ def published_classifier(tmp_path_factory: pytest.TempPathFactory, object_store:
     workspace = Workspace(root, f"tests/{uuid.uuid4().hex}")
     with pytest.MonkeyPatch.context() as monkeypatch:
         _enter(monkeypatch, object_store, root)
-        workspace.publish_and_offer()
+        release = resolve(workspace.bucket, workspace.publish()["id"])
+        promote(workspace.bucket, release, None, reason="its weights are random", actor="a test", now=NOW)
     return workspace
 
 

@@ -49,16 +49,60 @@ def test_programs_get_json(predict: Any, classifier_workspace: Path, pictures: P
     np.testing.assert_allclose([shown[name] for name in CLASSES], recorded(classifier_workspace)[3], atol=1e-5)
 
 
-def test_a_csv_is_written_complete_or_not_at_all(predict: Any, classifier_workspace: Path, pictures: Path) -> None:
+@pytest.mark.parametrize("form", ["--csv", "--json", ""])
+def test_a_bad_image_costs_its_row_and_the_exit_status(
+    predict: Any, classifier_workspace: Path, pictures: Path, form: str
+) -> None:
     target = classifier_workspace / "answers.csv"
-    assert predict(pictures, "--model", "model", "--csv", target)[0] == 0
-    before = target.read_text()
-    assert len(before.splitlines()) == IMAGES + 1
-    (pictures / "zzz.png").write_text("not an image")
-    status, _, errors = predict(pictures, "--model", "model", "--csv", target)
+    options = ["--model", "model", *([form] if form else []), *([target] if form == "--csv" else [])]
+    status, said, _ = predict(pictures, *options)
+    assert status == 0
+    before = target.read_text() if form == "--csv" else said
+    (pictures / "000-bad.png").write_text("not an image")
+    (pictures / "zzz.png").write_bytes((pictures / "000.png").read_bytes()[:60])
+    status, said, errors = predict(pictures, *options)
     assert status == 2
+    assert f"2 of {IMAGES + 2} images were not answered: " in errors
+    assert "000-bad.png is not an image" in errors
     assert "zzz.png is not an image" in errors
-    assert target.read_text() == before
+    assert (target.read_text() if form == "--csv" else said) == before
+
+
+def test_a_csv_stands_as_it_was_where_nothing_was_answered(
+    predict: Any, classifier_workspace: Path, pictures: Path
+) -> None:
+    target = classifier_workspace / "answers.csv"
+    target.write_text("before")
+    for picture in pictures.iterdir():
+        picture.write_text("not an image")
+    status, _, errors = predict(pictures, "--model", "model", "--csv", target)
+    assert (status, target.read_text()) == (2, "before")
+    assert f"; and {IMAGES - 10} more" in errors
+
+
+def test_a_folder_gives_what_training_takes_and_names_the_rest(
+    predict: Any, classifier_workspace: Path, pictures: Path
+) -> None:
+    folder = classifier_workspace / "photos"
+    (folder / "__MACOSX").mkdir(parents=True)
+    for suffix in ("png", "jpg", "webp", "bmp", "gif", "tif", "ppm"):
+        Image.open(pictures / "000.png").convert("RGB").save(folder / f"photo.{suffix}")
+    for clutter in ("._photo.jpg", "__MACOSX/._x.jpg", "thumbs.db", ".DS_Store"):
+        (folder / clutter).write_bytes(b"\0\5\x16\7")
+    (folder / "IMG_1.HEIC").write_bytes(b"\0\0\0\x24ftypheic")
+    (folder / "=notes.txt").write_text("seen in May")
+    status, output, errors = predict(folder, "--model", "model")
+    assert status == 0
+    assert len(output.splitlines()) == 8
+    assert errors == "predict: no images by their names, so left out: =notes.txt, IMG_1.HEIC\n"
+
+
+def test_no_cell_of_a_csv_is_a_formula(predict: Any, classifier_workspace: Path, pictures: Path) -> None:
+    Path("=x").mkdir()
+    (pictures / "000.png").rename("=x/\x1b[2J.png")
+    status, output, _ = predict("=x", "--model", "model")
+    assert status == 0
+    assert output.splitlines()[1].startswith("'=x/?[2J.png,")
 
 
 def _odd_images(folder: Path) -> dict[str, Path]:

@@ -5,6 +5,7 @@ import io
 import stat
 import subprocess
 import tarfile
+import unicodedata
 import zipfile
 from pathlib import Path
 
@@ -133,8 +134,57 @@ def test_link_in_a_zip_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", [".tar", ".zip"])
 def test_path_that_climbs_out_is_refused(tmp_path: Path, suffix: str, name: str) -> None:
     make = write_zip if suffix == ".zip" else write_tar
-    with pytest.raises(InputError, match="absolute or climbs out"):
+    with pytest.raises(InputError, match=r"absolute or climbs out|backslashes in its name"):
         read_all(make(tmp_path / f"a{suffix}", {name: b"x"}))
+
+
+class Named(zipfile.ZipInfo):
+    """An entry whose name stands in the archive in an encoding of its own, without the UTF-8 flag."""
+
+    encoding = "utf-8"
+
+    def _encodeFilenameFlags(self) -> tuple[bytes, int]:  # noqa: N802  zipfile's own name
+        return self.filename.encode(self.encoding), self.flag_bits & ~0x800
+
+
+def zip_named(path: Path, *names: str, encoding: str = "utf-8") -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in names:
+            entry = Named("placeholder")
+            entry.filename, entry.encoding = name, encoding
+            archive.writestr(entry, name.encode())
+    return path
+
+
+def test_a_mac_names_are_utf8_without_the_flag(tmp_path: Path) -> None:
+    path = zip_named(tmp_path / "a.zip", unicodedata.normalize("NFD", "café/1.png"), "茶/1.png", "plain/1.png")
+    assert [member.name for member in members(path)] == ["café/1.png", "茶/1.png", "plain/1.png"]
+    assert [member.read().decode() for member in members(path)][1] == "茶/1.png"
+
+
+def test_names_in_the_encoding_of_one_language_are_refused_in_a_sentence(tmp_path: Path) -> None:
+    path = zip_named(tmp_path / "a.zip", "狗/1.png", encoding="gbk")
+    with pytest.raises(InputError, match=r"a\.zip has a member whose name is neither UTF-8 nor ASCII.*pack it again"):
+        list(members(path))
+
+
+def test_backslashes_of_windows_are_folders(tmp_path: Path) -> None:
+    path = zip_named(tmp_path / "a.zip", "cat\\", "cat\\1.png", "pets\\dog\\2.png")
+    found = [(member.name, member.is_folder) for member in members(path)]
+    assert found == [("cat", True), ("cat/1.png", False), ("pets/dog/2.png", False)]
+    with pytest.raises(InputError, match="climbs out"):
+        list(members(zip_named(tmp_path / "b.zip", "cat\\..\\..\\evil.png")))
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".zip"])
+def test_what_looks_alike_is_alike(tmp_path: Path, suffix: str) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    write = write_tar if suffix == ".tar" else write_zip
+    path = write(tmp_path / f"a{suffix}", {f"{composed}/1.png": b"1", f"{decomposed}/2.png": b"2"})
+    assert [member.name for member in members(path)] == [f"{composed}/1.png", f"{composed}/2.png"]
+    path = write(tmp_path / f"b{suffix}", {f"{composed}/1.png": b"1", f"{decomposed}/1.png": b"2"})
+    with pytest.raises(InputError, match="twice"):
+        list(members(path))
 
 
 def test_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:

@@ -1,13 +1,17 @@
 """Pictures of every kind, upright, in RGB, at one size."""
 
 import io
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from tasks.data.images import PIXELS_LIMIT, decode_image
 from tasks.stage.errors import InputError
@@ -39,6 +43,57 @@ def test_any_mode_becomes_rgb(mode: str) -> None:
 
 def test_sixteen_bits_are_scaled_and_not_clipped() -> None:
     assert decode_image(saved(Image.new("I;16", (8, 8), 0x8000)), "a", 8).max() == 0x80
+
+
+def png_of_16_bits(values: NDArray[np.uint16]) -> bytes:
+    """Return a PNG of uint16 (H, W, C), which Pillow reads and does not write."""
+    height, width, channels = values.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    header = struct.pack(">IIBBBBB", width, height, 16, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    parts = {b"IHDR": header, b"IDAT": zlib.compress(rows), b"IEND": b""}
+    chunks = (
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in parts.items()
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("largest", [200, 4095])
+def test_sixteen_bits_that_would_be_black_are_refused(channels: int, largest: int) -> None:
+    values = np.full((8, 8, channels), largest, np.uint16)
+    with pytest.raises(InputError, match=r"its 16-bit values are below 4,096 of 65,535, so that it would be all but"):
+        decode_image(png_of_16_bits(values), "a", 8)
+    values[0, 0] = 4096
+    assert decode_image(png_of_16_bits(values), "a", 8).max() == 16
+
+
+def test_sixteen_bits_in_a_ppm_are_seen_too() -> None:
+    header = b"P6 8 8 65535\n"
+    with pytest.raises(InputError, match="all but black"):
+        decode_image(header + np.full((8, 8, 3), 250, ">u2").tobytes(), "a", 8)
+    assert decode_image(header + np.full((8, 8, 3), 0x8000, ">u2").tobytes(), "a", 8).max() == 0x80
+
+
+def test_sound_pixels_are_read_whatever_the_metadata() -> None:
+    texts = PngInfo()
+    texts.add_text("workflow", "x" * 2_000_000, zip=True)
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + b"\x12" * 40
+    for data in (saved(Image.fromarray(PIXELS), pnginfo=texts), saved(Image.fromarray(PIXELS), exif=exif)):
+        np.testing.assert_array_equal(decode_image(data, "a", 32), PIXELS)
+    assert decode_image(saved(Image.fromarray(PIXELS), "JPEG", exif=exif), "a", 32).shape == (32, 32, 3)
+
+
+def test_a_phone_photo_of_108_megapixels_is_read() -> None:
+    data = saved(Image.new("L", (12_000, 9_000), 90), "JPEG")
+    assert np.abs(decode_image(data, "a", 32).astype(int) - 90).max() <= 1
+
+
+@pytest.mark.parametrize(("brand", "kind"), [(b"heic", "HEIC"), (b"mif1", "HEIC"), (b"avif", "AVIF")])
+def test_what_a_phone_makes_and_nobody_reads_is_named(brand: bytes, kind: str) -> None:
+    data = bytes.fromhex("00000024") + b"ftyp" + brand + bytes(300)
+    with pytest.raises(InputError, match=f"IMG_1 is {kind}, which is not read here; convert it to JPEG or PNG"):
+        decode_image(data, "IMG_1", 32)
 
 
 def test_transparency_is_laid_over_white() -> None:

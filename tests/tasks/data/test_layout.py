@@ -27,6 +27,27 @@ def test_one_folder_around_everything_is_taken_off(top: str) -> None:
     assert layout(*names, folders=(top,) if top else ()) == [(None, "a"), (None, "b")]
 
 
+@pytest.mark.parametrize("name", ["validation", "val", "valid", "Valid", "dev"])
+def test_validation_has_many_names(name: str) -> None:
+    names = ["training/a/1.png", "training/b/1.png", f"{name}/a/1.png", "testing/b/1.png"]
+    assert set(layout(*names)) == {("train", "a"), ("train", "b"), ("validation", "a"), ("test", "b")}
+
+
+@pytest.mark.parametrize("top", ["", "strips/", "strips/strips/"])
+def test_a_class_may_be_called_as_a_split_is(top: str) -> None:
+    assert layout(f"{top}bus/1.png", f"{top}train/1.png") == [(None, "bus"), (None, "train")]
+    assert layout(f"{top}control/1.png", f"{top}test/1.png") == [(None, "control"), (None, "test")]
+    names = (f"{top}train/test/1.png", f"{top}train/train/1.png", f"{top}test/test/1.png")
+    assert set(layout(*names)) == {("train", "test"), ("train", "train"), ("test", "test")}
+
+
+@pytest.mark.parametrize("top", ["a/", "chest/chest/", "one/two/three/"])
+def test_folders_around_everything_are_taken_off_however_many(top: str) -> None:
+    names = [f"{top}train/a/1.png", f"{top}train/b/1.png", f"{top}test/b/2.png", f"{top}README.md"]
+    assert set(layout(*names)) == {("train", "a"), ("train", "b"), ("test", "b")}
+    assert layout(f"{top}x/1.png", f"{top}y/1.png") == [(None, "x"), (None, "y")]
+
+
 def test_order_is_by_path_and_names_are_kept() -> None:
     entries = read_layout(["b/2.png", "a/10.png", "a/1.png"], [])
     assert entries[0] == Entry("a/1.png", None, "a")
@@ -35,6 +56,7 @@ def test_order_is_by_path_and_names_are_kept() -> None:
 
 def test_clutter_is_ignored() -> None:
     clutter = ["__MACOSX/a/._1.png", "a/.DS_Store", "b/Thumbs.db", ".git/config", "a/._1.png", ".hidden/x/1.png"]
+    clutter += ["a/thumbs.db", "a/Desktop.ini", "a/@eaDir/1.png", "System Volume Information/x/1.png", "b/Icon\r"]
     assert layout("a/1.png", "b/1.png", *clutter, folders=("__MACOSX", ".git", ".")) == [(None, "a"), (None, "b")]
 
 
@@ -52,11 +74,16 @@ def test_clutter_is_ignored() -> None:
         (("train/a/1.png", "train/b/1.png"), ("test",), "folder 'test' holds no class"),
         (("train/a/1.png", "train/b/1.png", "test/c/1.png"), (), "class 'c' has no image in 'train'"),
         (("train/a/1.png", "train/b/1.png", "c/1.png"), (), "'c/1.png' does not lie in <split>/<class>/<image>"),
-        (("train/a/1.png", "train/b/1.png", "extra/c/1.png"), (), "'extra/c/1.png' does not lie in <split>"),
+        (
+            ("train/a/1.png", "train/b/1.png", "extra/c/1.png"),
+            (),
+            "folder 'extra' is not the name of a split; these are: train, ",
+        ),
         (("a/1.png", "b/deep/1.png"), (), "'b/deep/1.png' does not lie in <class>/<image>"),
-        (("train/1.png", "test/1.png"), (), "does not lie in <class>/<image>"),
+        (("train/1.png", "test/1.png"), (), "images lie in 'test' and 'train' without class folders"),
         (("a/1.png", "\x1b[31mred/1.png"), (), r"class folder '\x1b[31mred' has a character that cannot be printed"),
-        (("train/a/1.png", "train/b/1.png", "val/a/1.png", "validation/a/1.png"), (), "both the folders 'val'"),
+        (("train/a/1.png", "train/b/1.png", "val/a/1.png", "validation/a/1.png"), (), "several folders for validation"),
+        (("Train/a/1.png", "train/b/1.png"), (), "several folders for train: 'Train' and 'train'"),
     ],
 )
 def test_unusable_layout_is_named(names: tuple[str, ...], folders: tuple[str, ...], sentence: str) -> None:
