@@ -43,7 +43,13 @@ def test_what_a_row_quotes_is_said_somewhere(row: list[str]) -> None:
 
 
 def test_links_lead_to_files() -> None:
-    for name in ("README.md", "docs/runbook.md"):
-        path = ROOT / name
+    pages = [
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        *(ROOT / "docs").glob("*.md"),
+        *(ROOT / "infra").rglob("*.md"),
+    ]
+    for path in [*pages, ROOT / "benchmarks/results.md"]:
+        name = path.relative_to(ROOT)
         for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", path.read_text(encoding="utf-8")):
             assert (path.parent / target).exists(), f"{name}: {target}"
