@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from tasks.registry.channels import Move, read_pointer
+from tasks.registry.channels import HEEDED_MOVES, read_pointer
 from tasks.registry.index import Row
 from tasks.registry.listing import list_rows
+from tasks.registry.moves import Move, late_moves
 from tasks.registry.store import Store, configured_bucket
 
 REFUSED = "not champion"
@@ -67,7 +68,7 @@ def read_line() -> Line:
     bucket = configured_bucket()
     pointer = read_pointer(bucket, "champion")
     rows = {row.id: row for row in list_rows(bucket).rows}
-    return Line(bucket, pointer.history if pointer else (), rows)
+    return Line(bucket, late_moves(bucket, pointer, HEEDED_MOVES), rows)
 
 
 def decide(offer: Mapping[str, Any], line: Line | None, since: datetime) -> Decision | None:

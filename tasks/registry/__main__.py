@@ -37,6 +37,7 @@ from tasks.registry.comparison import compare
 from tasks.registry.garbage import find_garbage, remove_garbage
 from tasks.registry.index import row_of
 from tasks.registry.listing import list_rows
+from tasks.registry.moves import all_moves
 from tasks.registry.offer import offer
 from tasks.registry.promotion import promote_by_gate
 from tasks.registry.rebuild import plan_rebuild
@@ -184,8 +185,7 @@ def _rollback(bucket: Store, arguments: argparse.Namespace) -> CommandResult:
 
 
 def _history(bucket: Store, arguments: argparse.Namespace) -> CommandResult:
-    pointer = read_pointer(bucket, arguments.channel)
-    moves = [] if pointer is None else [move.model_dump() for move in pointer.history]
+    moves = [move.model_dump() for move in all_moves(bucket, read_pointer(bucket, arguments.channel))]
     return CommandResult(moves, history_text(moves, arguments.channel))
 
 

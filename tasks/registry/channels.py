@@ -5,79 +5,28 @@ decides again, so that two publishers at once leave what some order of them woul
 a history: a rollback is a move of its own.
 """
 
-import json
 import random
 import re
 import time
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-
-from tasks.registry.manifest import ID_LENGTH, DamagedError, Manifest, ReleaseId, Sha256
+from tasks.registry.manifest import ID_LENGTH, Manifest
+from tasks.registry.moves import Channel, Move, Pointer, late_moves, parse_pointer, pointer_key, to_bytes, with_move
 from tasks.registry.releases import FOLDER, check_signature, find_manifest, read_manifest
-from tasks.registry.signatures import Signature, SigningKey, Statement, signing_key
+from tasks.registry.signatures import signing_key
 from tasks.registry.store import Store
-from tasks.s3.bucket import ConflictError, Stored, sha256_of_bytes
+from tasks.s3.bucket import ConflictError, sha256_of_bytes
 from tasks.stage.errors import InputError, OutageError
 
-Channel = Literal["candidate", "champion", "best"]
-Action = Literal["publish", "promote", "rollback"]
 Judge = Callable[
     [Manifest | None], str | None
 ]  # from where a channel points to why it should move; None: it should not
 CHANNELS: tuple[Channel, ...] = ("candidate", "champion", "best")
 ATTEMPTS = 20
 MAX_PAUSE_SECONDS = 0.5
+HEEDED_MOVES = 2_000  # how far back a rollback goes, and what was beaten is remembered: five years of nights
 MIN_ID = 4  # digits of an id that a person may type instead of all
-
-
-class Move(BaseModel):
-    """One step of a pointer.
-
-    Attributes:
-        release: The id it points at from then on.
-        manifest_sha256: Of that release's manifest, so that a swapped manifest is noticed.
-        moved_at: UTC, ISO 8601.
-        reason: Why, in the words of whoever moved it, or of the gate.
-        action: Which command moved it.
-        actor: Who, as tasks/registry/actor.py says; None in a pointer that was written before this was recorded.
-        forced: Whether a person moved it past the gate.
-        signature: The publisher's, of the channel's history up to this move; None where he has no key.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    release: ReleaseId
-    manifest_sha256: Sha256
-    moved_at: str
-    reason: str
-    action: Action = "publish"
-    actor: str | None = None
-    forced: bool = False
-    signature: Signature | None = None
-
-
-class Pointer(BaseModel):
-    """Where a channel points, and how it came there.
-
-    Attributes:
-        channel: Its name.
-        current: The last of `history`.
-        history: Every move, oldest first.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    channel: Channel
-    current: Move
-    history: Annotated[tuple[Move, ...], Field(min_length=1)]
-
-    @model_validator(mode="after")
-    def _current_is_last(self) -> "Pointer":
-        if self.current != self.history[-1]:
-            raise ValueError("current is not the last of its history")
-        return self
 
 
 def read_pointer(bucket: Store, channel: Channel) -> Pointer | None:
@@ -86,7 +35,8 @@ def read_pointer(bucket: Store, channel: Channel) -> Pointer | None:
     Raises:
         DamagedError: What is there is not a pointer of this channel.
     """
-    return _parse(bucket, channel, bucket.read(_key(channel)))
+    stored = bucket.read(pointer_key(channel))
+    return None if stored is None else parse_pointer(bucket, channel, stored.body)
 
 
 def read_channel(bucket: Store, channel: Channel) -> Manifest | None:
@@ -182,13 +132,13 @@ def rollback(bucket: Store, channel: Channel, *, actor: str, reason: str, now: s
     Raises:
         InputError: There is no release before, the channel was moved to another while this ran, or the store refused.
     """
-    source = bucket.uri(_key(channel))
+    source = bucket.uri(pointer_key(channel))
     seen: str | None = None
     target: Manifest | None = None
 
     def next_move(pointer: Pointer | None) -> Move:
         nonlocal seen, target
-        standing = [] if pointer is None else _standing(pointer.history)
+        standing = _standing(late_moves(bucket, pointer, HEEDED_MOVES))
         if len(standing) < 2:
             raise InputError(f"{source} names no release before the present one: there is nothing to go back to")
         present, before = standing[-1], standing[-2]
@@ -245,24 +195,24 @@ def _swap(bucket: Store, channel: Channel, next_move: Callable[[Pointer | None],
         InputError: The store refused.
     """
     key = signing_key(bucket.trust)
-    written: tuple[Move, ...] = ()
+    written: Pointer | None = None
     for attempt in range(ATTEMPTS):
-        stored = bucket.read(_key(channel))
-        pointer = _parse(bucket, channel, stored)
-        history = () if pointer is None else pointer.history
-        if written and history[: len(written)] == written:
-            return history == written  # an earlier try wrote it, and its answer was lost
+        stored = bucket.read(pointer_key(channel))
+        pointer = None if stored is None else parse_pointer(bucket, channel, stored.body)
+        if written is not None and pointer is not None and _has(pointer, written):
+            return pointer.moves == written.moves  # an earlier try wrote it, and its answer was lost
         move = next_move(pointer)
         if move is None or (pointer is not None and move is pointer.current):
             return move is not None
-        written = _signed(bucket, channel, (*history, move), key)
+        written = with_move(bucket, channel, pointer, move, key)
         try:
-            body = _to_bytes(Pointer(channel=channel, current=written[-1], history=written))
-            bucket.write(_key(channel), body, replacing=stored)
+            bucket.write(pointer_key(channel), to_bytes(written), replacing=stored)
             return True
         except ConflictError:
             time.sleep(random.uniform(0, min(MAX_PAUSE_SECONDS, 0.01 * 2**attempt)))  # noqa: S311  not a secret
-    raise OutageError(f"{bucket.uri(_key(channel))} could not be moved: other publishers moved it {ATTEMPTS} times")
+    raise OutageError(
+        f"{bucket.uri(pointer_key(channel))} could not be moved: other publishers moved it {ATTEMPTS} times"
+    )
 
 
 def _standing(history: tuple[Move, ...]) -> list[Move]:
@@ -287,41 +237,7 @@ def _pointed_at(bucket: Store, pointer: Pointer) -> Manifest:
     return read_manifest(bucket, pointer.current.release, pointer.current.manifest_sha256)
 
 
-def _key(channel: Channel) -> str:
-    return f"channels/{channel}.json"
-
-
-def _signed(bucket: Store, channel: Channel, history: tuple[Move, ...], key: SigningKey | None) -> tuple[Move, ...]:
-    """Return a history whose last move carries the key's signature, if there is a key."""
-    if key is None:
-        return history
-    signature = key.sign(_statement(bucket, channel, history))
-    return (*history[:-1], history[-1].model_copy(update={"signature": signature}))
-
-
-def _statement(bucket: Store, channel: Channel, history: tuple[Move, ...]) -> Statement:
-    """Return what is signed with the last of a channel's moves: that move and, as they are, all before it."""
-    moves = [move.model_dump(mode="json", exclude_defaults=True) for move in history]  # a field more changes no old one
-    moves[-1].pop("signature", None)
-    digest = sha256_of_bytes(json.dumps(moves, sort_keys=True).encode())
-    return Statement("retrain channel history 1", bucket.place, {"channel": channel, "history_sha256": digest})
-
-
-def _to_bytes(pointer: Pointer) -> bytes:
-    values = pointer.model_dump(mode="json", exclude_none=True)
-    return (json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
-
-
-def _parse(bucket: Store, channel: Channel, stored: Stored | None) -> Pointer | None:
-    if stored is None:
-        return None
-    source = bucket.uri(_key(channel))
-    try:
-        pointer = Pointer.model_validate_json(stored.body)
-    except ValidationError as error:
-        raise DamagedError(f"{source} is not a channel's pointer: {error.errors()[0]['msg']}") from error
-    if pointer.channel != channel:
-        raise DamagedError(f"{source} is the pointer of another channel, {pointer.channel}")
-    if bucket.trust is not None:
-        bucket.trust.check(pointer.current.signature, _statement(bucket, channel, pointer.history), source)
-    return pointer
+def _has(pointer: Pointer, written: Pointer) -> bool:
+    """Tell whether a move that was written is among a pointer's, in its place."""
+    place = written.moves - 1 - (pointer.moves - len(pointer.history))
+    return 0 <= place < len(pointer.history) and pointer.history[place] == written.current

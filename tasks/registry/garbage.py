@@ -36,6 +36,7 @@ from tasks.registry.channels import CHANNELS, read_pointer
 from tasks.registry.index import FOLDER as INDEX
 from tasks.registry.index import add_to_index, index_key, row_of
 from tasks.registry.manifest import DamagedError, Manifest, is_release_id
+from tasks.registry.moves import all_moves
 from tasks.registry.releases import FOLDER, file_key, find_manifest, manifest_key
 from tasks.registry.store import Store
 from tasks.s3.objects import Listed, Upload, abort_upload, delete_object, list_objects, list_uploads
@@ -116,8 +117,7 @@ def remove_garbage(bucket: Store, found: Found) -> None:
 
 def _named_by_channels(bucket: Store) -> set[str]:
     """Return every release that a channel points at, or pointed at before."""
-    pointers = [read_pointer(bucket, channel) for channel in CHANNELS]
-    return {move.release for pointer in pointers if pointer is not None for move in pointer.history}
+    return {move.release for channel in CHANNELS for move in all_moves(bucket, read_pointer(bucket, channel))}
 
 
 def _release_of(key: str) -> str | None:

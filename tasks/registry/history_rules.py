@@ -1,7 +1,7 @@
 """Rules of the gate that look at the champion's history: what lost its place comes back only when a person wants it."""
 
-from tasks.registry.channels import Move
 from tasks.registry.manifest import Finding
+from tasks.registry.moves import Move
 
 
 def was_not_rolled_back(release: str, history: tuple[Move, ...]) -> Finding:

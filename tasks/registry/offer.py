@@ -16,8 +16,9 @@ from tasks.data.arrays import Images, load_arrays, load_split_record
 from tasks.params.params import Params
 from tasks.registry.actor import current_actor
 from tasks.registry.champion_answers import CurrentTestSet
-from tasks.registry.channels import CHANNELS, Channel, Pointer, move_pointer, read_pointer
+from tasks.registry.channels import CHANNELS, HEEDED_MOVES, move_pointer, read_pointer
 from tasks.registry.manifest import DamagedError, Finding, Manifest
+from tasks.registry.moves import Channel, Pointer, late_moves
 from tasks.registry.other_size import images_at
 from tasks.registry.promotion import Gatekeeper, gatekeeper_of, record_best
 from tasks.registry.releases import FOLDER, find_manifest, read_manifest
@@ -87,7 +88,8 @@ def offer(bucket: Store, params: Params) -> Offer:
     before = {channel: read_pointer(bucket, channel) for channel in CHANNELS}
     mover = _Mover(bucket, release, params)
     moved: list[Channel] = []
-    if all(move.release != release.id for move in _history(before["candidate"])) and mover.make_candidate():
+    candidates = late_moves(bucket, before["candidate"], HEEDED_MOVES)
+    if all(move.release != release.id for move in candidates) and mover.make_candidate():
         moved.append("candidate")
     champion_before = _current(before["champion"])
     if champion_before == release.id:
@@ -212,10 +214,6 @@ def examined(bucket: Store, release: Manifest, allowed: float) -> tuple[Finding,
     if len(differences) == len(EXAMINED) and all(isinstance(d, float) and d <= allowed for d in differences):
         return found
     return reload_in_clean_process(bucket, release, allowed)
-
-
-def _history(pointer: Pointer | None) -> tuple[Any, ...]:
-    return () if pointer is None else pointer.history
 
 
 def _current(pointer: Pointer | None) -> str | None:

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from tasks.evaluation.table import spreadsheet_cell
 from tasks.params.params import Params
-from tasks.registry.channels import Move, move_pointer, promote, read_channel, read_pointer
+from tasks.registry.channels import HEEDED_MOVES, move_pointer, promote, read_channel, read_pointer
 from tasks.registry.gate import Verdict, judge
 from tasks.registry.history_rules import was_not_beaten, was_not_rolled_back
 from tasks.registry.manifest import Finding, Manifest
+from tasks.registry.moves import Move, late_moves
 from tasks.registry.paired_tests import Confidences
 from tasks.registry.releases import file_key, read_manifest
 from tasks.registry.reload import PROBABILITIES, Probabilities, reload_in_clean_process
@@ -123,8 +124,7 @@ class Gatekeeper:
         return f"top-1 {ours:.2%} on this test set, {theirs:.2%} of {best.id}" if ours > theirs else None
 
     def _history(self) -> tuple[Move, ...]:
-        pointer = read_pointer(self.bucket, "champion")
-        return () if pointer is None else pointer.history
+        return late_moves(self.bucket, read_pointer(self.bucket, "champion"), HEEDED_MOVES)
 
     def _best(self, champion: Manifest | None, history: tuple[Move, ...]) -> Opponent | Incomparable | None:
         """Return the best release where it is another than the champion, and no rollback took the champion from it."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from tasks.registry.channels import CHANNELS, read_pointer, resolve
 from tasks.registry.manifest import DamagedError, FileEntry, Manifest, is_release_id
+from tasks.registry.moves import all_moves
 from tasks.registry.releases import FOLDER, file_key, find_manifest
 from tasks.registry.store import Store
 from tasks.s3.objects import read_object
@@ -58,12 +59,11 @@ def verify_all(bucket: Store) -> Iterator[Verification]:
             yield Verification(release, 0, 0, (str(error),))
     for channel in CHANNELS:
         try:
-            pointer = read_pointer(bucket, channel)
+            named = {(move.release, move.manifest_sha256) for move in all_moves(bucket, read_pointer(bucket, channel))}
         except DamagedError as error:
             yield Verification(channel, 0, 0, (str(error),))
             continue
-        if pointer is not None:
-            named = {(move.release, move.manifest_sha256) for move in pointer.history}
+        if named:
             yield Verification(
                 channel, 0, 0, tuple(filter(None, (_problem_of_move(bucket, *each) for each in sorted(named))))
             )

@@ -8,7 +8,7 @@ from prefect.client.schemas.objects import StateType
 from flows.conclusion import Conclusion, Ending, final_state, judge
 from flows.decision import Decision, Line, decide
 from flows.stages import Outcome, StageResult
-from tasks.registry.channels import Move
+from tasks.registry.moves import Move
 
 STARTED = datetime(2026, 1, 2, 3, 4, 5, 600_000, tzinfo=UTC)
 OURS, OTHER = "a" * 16, "b" * 16

@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from tasks.registry import channels as pointers
+from tasks.registry.moves import Move, Pointer, parse_pointer, to_bytes, with_move
+from tasks.registry.signatures import SigningKey
 from tasks.registry.store import Store
-from tasks.s3.bucket import Stored
 from tasks.stage.errors import InputError
 from tests.fuzz.manifest import KEY
 
@@ -17,25 +17,23 @@ def check(data: bytes) -> bool:
     accepted = False
     for bucket in (UNSIGNED, SIGNED):
         try:
-            pointer = pointers._parse(bucket, "champion", Stored(data, "tag"))
+            pointer = parse_pointer(bucket, "champion", data)
         except InputError:
             continue
-        assert pointer is not None
-        assert pointers._parse(bucket, "champion", Stored(pointers._to_bytes(pointer), "tag")) == pointer
+        assert parse_pointer(bucket, "champion", to_bytes(pointer)) == pointer
         accepted = True
     return accepted
 
 
 def seeds() -> dict[str, bytes]:
     """Return a pointer without and one with signatures."""
-    moves = tuple(
-        pointers.Move(release=digit * 16, manifest_sha256=digit * 64, moved_at="2024-01-01T00:00:00+00:00", reason="r")
-        for digit in "ab"
-    )
-    signature = KEY.sign(pointers._statement(UNSIGNED, "champion", moves))
-    signed = (moves[0], moves[1].model_copy(update={"signature": signature}))
-    return {"unsigned.json": _pointer(moves), "signed.json": _pointer(signed)}
+    return {"unsigned.json": _pointer(None), "signed.json": _pointer(KEY)}
 
 
-def _pointer(moves: tuple[pointers.Move, ...]) -> bytes:
-    return pointers._to_bytes(pointers.Pointer(channel="champion", current=moves[-1], history=moves))
+def _pointer(key: SigningKey | None) -> bytes:
+    pointer: Pointer | None = None
+    for digit in "ab":
+        move = Move(release=digit * 16, manifest_sha256=digit * 64, moved_at="2024-01-01T00:00:00+00:00", reason="r")
+        pointer = with_move(UNSIGNED, "champion", pointer, move, key)
+    assert pointer is not None
+    return to_bytes(pointer)

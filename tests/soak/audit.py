@@ -5,8 +5,9 @@ import os
 from collections.abc import Callable, Iterator, Set
 from pathlib import Path
 
-from tasks.registry.channels import CHANNELS, Pointer, read_pointer
+from tasks.registry.channels import CHANNELS, read_pointer
 from tasks.registry.manifest import Manifest
+from tasks.registry.moves import all_moves
 from tasks.registry.releases import find_manifest, list_releases, pull_release, verify_folder
 from tasks.registry.store import Store
 from tasks.stage.errors import InputError
@@ -45,15 +46,15 @@ def _unsound_releases(bucket: Store, releases: dict[str, Manifest], folder: Path
 def _wrong_moves(bucket: Store, acknowledged: Set[str]) -> Iterator[str]:
     """A channel names releases only, each with the manifest that it has, and the candidate was every one of them."""
     for channel in CHANNELS:
-        pointer = read_pointer(bucket, channel)
-        for move in pointer.history if pointer else ():
+        moves = all_moves(bucket, read_pointer(bucket, channel))
+        for move in moves:
             try:
                 if find_manifest(bucket, move.release, move.manifest_sha256) is None:
                     yield f"{channel} names {move.release}, which is no release"
             except InputError as error:
                 yield f"{channel}: {error}"
         if channel == "candidate":
-            yield from (f"{release} was never candidate" for release in acknowledged - _named(pointer))
+            yield from (f"{release} was never candidate" for release in acknowledged - {move.release for move in moves})
 
 
 def _wrong_champion(bucket: Store, releases: dict[str, Manifest], gate: Gate) -> Iterator[str]:
@@ -76,10 +77,5 @@ def passed_over(bucket: Store, gate: Gate) -> list[str]:
 
 
 def _champions(bucket: Store) -> list[Manifest]:
-    pointer = read_pointer(bucket, "champion")
-    found = [find_manifest(bucket, move.release) for move in pointer.history] if pointer else []
+    found = [find_manifest(bucket, move.release) for move in all_moves(bucket, read_pointer(bucket, "champion"))]
     return [manifest for manifest in found if manifest is not None]
-
-
-def _named(pointer: Pointer | None) -> set[str]:
-    return {move.release for move in pointer.history} if pointer else set()

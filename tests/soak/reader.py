@@ -3,8 +3,9 @@
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from tasks.registry.channels import CHANNELS, Move, read_pointer, resolve
+from tasks.registry.channels import CHANNELS, read_pointer, resolve
 from tasks.registry.manifest import Manifest
+from tasks.registry.moves import Move, all_moves
 from tasks.registry.releases import pull_release, verify_folder
 from tasks.registry.store import Store
 from tasks.stage.errors import InputError
@@ -37,10 +38,10 @@ def read(place: Place, client: str) -> None:
         copy = _pull(bucket, place.folder / client, copy, seen)
         for channel in CHANNELS:
             try:
-                pointer = read_pointer(bucket, channel)
+                now = all_moves(bucket, read_pointer(bucket, channel))
             except InputError:
                 continue
-            before, now = histories.get(channel, ()), pointer.history if pointer else ()
+            before = histories.get(channel, ())
             if now[: len(before)] != before:
                 seen.problems.append(f"{channel}: {len(now)} moves do not go on from the {len(before)} seen before")
             histories[channel] = now

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from infra.local.object_store import ObjectStore
-from tasks.registry.channels import Move, move_pointer, promote, read_channel, read_pointer, resolve, rollback
+from tasks.registry.channels import move_pointer, promote, read_channel, read_pointer, resolve, rollback
 from tasks.registry.manifest import Manifest
+from tasks.registry.moves import Move
 from tasks.registry.releases import manifest_key, publish_release
 from tasks.registry.store import Store
 from tasks.s3.bucket import ConflictError, Stored, sha256_of_bytes

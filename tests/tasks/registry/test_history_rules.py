@@ -2,8 +2,8 @@
 
 import pytest
 
-from tasks.registry.channels import Move
 from tasks.registry.history_rules import was_not_beaten, was_not_rolled_back
+from tasks.registry.moves import Move
 
 RELEASES = {letter: letter * 16 for letter in "abc"}
 
