@@ -116,7 +116,7 @@ def _evaluated(
         "top1": measures.top1(answers.single, labels),
         "top1_low": low,
         "top1_high": high,
-        "top1_augmented": measures.top1(answers.augmented, labels),
+        "top1_augmented": float(np.mean(answers.augmented == labels)),
         "binary_accuracy": measures.binary_accuracy(answers.single, labels),
         "log_loss": measures.log_loss(answers.single, labels),
         "expected_calibration_error": calibration.expected_error,

@@ -233,7 +233,7 @@ def _trainer(run: Run, strategy: tf.distribute.Strategy, cluster: Cluster) -> Tr
     with strategy.scope():
         shape = (None, None, record.image_shape[2]) if recipe.augment.shrink else record.image_shape
         model = build_model(recipe.model, shape, len(record.classes), run.statistics)
-        whiten(model, recipe.model, run.training.images, run.statistics)
+        whiten(model, recipe.model, run.training.images, run.statistics, run.params.seed)
     training, validation = (Samples(arrays.images, arrays.labels) for arrays in (run.training, run.validation))
     mean_pixel = tuple(round(value) for value in run.statistics.mean)
     memory = run.params.memory_megabytes << 20

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tasks.evaluation.metrics import Floats, Probabilities
+from tasks.evaluation.metrics import Labels, Probabilities
 from tasks.evaluation.tta import Images, average, views
 from tasks.stage.errors import InputError
 from tasks.stage.progress import Progress
@@ -21,12 +21,12 @@ class Predictions:
 
     Attributes:
         single: Probabilities for the images as they are, float32 (N, C).
-        augmented: Weighted mean of the views' log-probabilities, float64 (N, C).
+        augmented: The most probable class by the weighted mean of the views' log-probabilities, int32 (N,).
         images_per_second: For the images as they are, tracing left out.
     """
 
     single: Probabilities
-    augmented: Floats
+    augmented: Labels
     images_per_second: float
 
 
@@ -34,7 +34,7 @@ def predict_all(network: keras.Model, images: Images, batch_size: int, augmentat
     """Run a network over every view of every image, in batches of which the last may be short; shows progress.
 
     Fixed batches and full float32 (no TF32) make the bits the same from run to run on one machine, and within
-    rounding those of single images on another.
+    rounding those of single images on another. Of the views no more is kept than a batch's.
 
     Args:
         network: uint8 (N, H, W, 3) in, float32 probabilities (N, C) out.
@@ -49,22 +49,22 @@ def predict_all(network: keras.Model, images: Images, batch_size: int, augmentat
     signature = [tf.TensorSpec((None, *images.shape[1:]), tf.uint8)]
     # Our own function: Keras's predict may compile with XLA, which is slower on a CPU.
     run = tf.function(lambda batch: network(batch, training=False), input_signature=signature)
-    count, chosen = len(images), views(augmentation)
+    count, chosen, seconds = len(images), views(augmentation), 0.0
     run(np.asarray(images[:batch_size]))  # tracing and choosing kernels is not throughput
-    progress = Progress(len(chosen) * count, "images")
-    answers: list[tuple[float, Probabilities]] = []
-    seconds = []
-    for number, (weight, view) in enumerate(chosen):
-        start, parts = time.monotonic(), []
-        text = "test images" if number == 0 else f"test images, view {number + 1} of {len(chosen)}"
-        for first in range(0, count, batch_size):
-            batch = np.ascontiguousarray(view(images[first : first + batch_size]))
-            parts.append(run(batch).numpy())
-            progress.update(number * count + first + len(batch), text)
-        seconds.append(time.monotonic() - start)
-        answers.append((weight, _checked(np.concatenate(parts))))
+    single = np.empty((count, network.output_shape[-1]), np.float32)
+    augmented = np.empty(count, np.int32)
+    progress = Progress(count, "images")
+    for first in range(0, count, batch_size):
+        batch, answers = images[first : first + batch_size], list[tuple[float, Probabilities]]()
+        for weight, view in chosen:
+            start = time.monotonic()
+            answers.append((weight, _checked(run(np.ascontiguousarray(view(batch))).numpy())))
+            seconds += time.monotonic() - start if len(answers) == 1 else 0
+        part = slice(first, first + len(batch))
+        single[part], augmented[part] = answers[0][1], average(answers).argmax(axis=1)
+        progress.update(part.stop, "test images" + (f", {len(chosen)} views each" if len(chosen) > 1 else ""))
     progress.close()
-    return Predictions(answers[0][1], average(answers), count / max(seconds[0], 1e-9))
+    return Predictions(single, augmented, count / max(seconds, 1e-9))
 
 
 def _checked(probabilities: Probabilities) -> Probabilities:

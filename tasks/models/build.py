@@ -36,12 +36,25 @@ def logits_of(model: keras.Model) -> keras.Model:
     return keras.Model(model.input, model.get_layer("logits").output, name=f"{model.name}_logits")
 
 
-def whiten(model: keras.Model, params: ModelParams, images: NDArray[np.uint8], statistics: PixelStatistics) -> None:
-    """Set the kernel of every whitening convolution from the first training images (N, H, W, 3) uint8."""
-    sample = np.asarray(images[: params.whitening.images])
+def whiten(
+    model: keras.Model, params: ModelParams, images: NDArray[np.uint8], statistics: PixelStatistics, seed: int = 0
+) -> None:
+    """Set the kernel of every whitening convolution from a sample of the training images.
+
+    Args:
+        model: As build_model gives it.
+        params: Its parameters: `whitening.images` are looked at.
+        images: uint8 (N, H, W, 3); they may be memory-mapped, and in folders lie class by class.
+        statistics: Of their pixels.
+        seed: Of the sample.
+    """
+    sample = images
+    if len(images) > params.whitening.images:
+        chosen = np.random.RandomState(seed).permutation(len(images))[: params.whitening.images]  # a frozen stream
+        sample = images[np.sort(chosen)]
     for layer in model.layers:
         if isinstance(layer, WhiteningConvolution):
-            layer.kernel.assign(whitening_kernel(sample, statistics, layer.SIZE, params.whitening.epsilon))
+            layer.kernel.assign(whitening_kernel(np.asarray(sample), statistics, layer.SIZE, params.whitening.epsilon))
 
 
 def _scaling(params: ModelParams, statistics: PixelStatistics) -> PixelScaling:

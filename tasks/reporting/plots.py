@@ -5,6 +5,7 @@ from itertools import groupby
 
 import numpy as np
 from markupsafe import Markup
+from numpy.typing import NDArray
 
 from tasks.evaluation.metrics import Calibration, ClassScores, Counts
 from tasks.reporting.svg import Axes, element, line, picture, round_ticks, shorten, text
@@ -17,6 +18,7 @@ CURVES_PLOT = (46.0, 32.0, 294.0, 168.0)  # left, top, width, height
 MAX_MARKERS = 60
 MAX_NUMBERED_CLASSES = 20
 MAX_NAMED_CLASSES = 40
+MOST_CONFUSED = 30
 
 
 def curves(epochs: Sequence[float], series: Mapping[str, Values], value_format: str, chosen: int | None) -> Markup:
@@ -51,14 +53,23 @@ def curves(epochs: Sequence[float], series: Mapping[str, Values], value_format: 
     return picture(CURVES_WIDTH, CURVES_HEIGHT, parts, f"{', '.join(series)} by epoch")
 
 
+def most_confused(confusion: Counts) -> NDArray[np.intp]:
+    """Return the classes that a matrix shows, in label order: all, or of more than 40 those most often mistaken."""
+    mistakes = confusion * ~np.eye(len(confusion), dtype=bool)
+    order = np.argsort(-(mistakes.sum(axis=0) + mistakes.sum(axis=1)), kind="stable")
+    return np.sort(order[: len(confusion) if len(confusion) <= MAX_NAMED_CLASSES else MOST_CONFUSED])
+
+
 def confusion_picture(confusion: Counts, classes: Sequence[str]) -> Markup:
-    """Draw a confusion matrix (C, C), rows actual; each cell's colour is its share of the row."""
+    """Draw a confusion matrix (C, C), rows actual, of the classes of most_confused; a colour is a share of the row."""
+    shown, images_of = most_confused(confusion), confusion.sum(axis=1)
+    confusion, images_of, classes = confusion[np.ix_(shown, shown)], images_of[shown], [classes[i] for i in shown]
     count = len(classes)
-    cell, left, top = max(6.0, 400 / count), 86.0, 80.0
+    cell, left, top = 400 / count, 86.0, 80.0
     side, size = count * cell, {"width": cell - 1, "height": cell - 1}
     parts = [element("rect", class_="cell", x=left, y=top, width=side, height=side)]
     for actual, predicted in zip(*np.nonzero(confusion), strict=True):
-        share = confusion[actual, predicted] / confusion[actual].sum()
+        share = confusion[actual, predicted] / images_of[actual]
         corner = {"x": left + predicted * cell + 0.5, "y": top + actual * cell + 0.5}
         # The square root lets the few percent of a confusion be seen beside the ninety of the diagonal.
         opacity = round(float(np.sqrt(share)), 3)
@@ -66,12 +77,11 @@ def confusion_picture(confusion: Counts, classes: Sequence[str]) -> Markup:
         parts.append(element("rect", class_=class_, fill_opacity=str(opacity), **corner, **size))
     if count <= MAX_NUMBERED_CLASSES:
         parts += _cell_numbers(confusion, left, top, cell)
-    if count <= MAX_NAMED_CLASSES:
-        for index, name in enumerate(classes):
-            middle = (index + 0.5) * cell
-            parts.append(text(left - 8, top + middle + 4, shorten(name, 11), anchor="end"))
-            turn = f"translate({left + middle + 4:.2f} {top - 8:.2f}) rotate(-55)"
-            parts.append(element("text", shorten(name, 11), transform=turn, class_="label"))
+    for index, name in enumerate(classes):
+        middle = (index + 0.5) * cell
+        parts.append(text(left - 8, top + middle + 4, shorten(name, 11), anchor="end"))
+        turn = f"translate({left + middle + 4:.2f} {top - 8:.2f}) rotate(-55)"
+        parts.append(element("text", shorten(name, 11), transform=turn, class_="label"))
     parts.append(text(left + side / 2, top + side + 22, "columns: predicted · rows: actual", "title"))
     return picture(left + side + 30, top + side + 32, parts, "confusion matrix")
 
@@ -125,10 +135,14 @@ def _histogram(calibration: Calibration, above: Axes) -> list[Markup]:
 
 
 def class_scores_picture(classes: Sequence[str], scores: ClassScores) -> Markup:
-    """Draw precision and recall as two dots on a line, one row a class, lowest F1 first; no dot for what has none."""
+    """Draw precision and recall as two dots on a line, one row a class, lowest F1 first, the 40 weakest of more.
+
+    What was not measured has no dot.
+    """
     row, left = 26.0, 92.0
-    low = float(np.nanmin([scores.recall, scores.precision]))
-    axes = Axes(left, 34.0, WIDTH - left - 20, row * len(classes), round_ticks(low, 1.0, 4), [0, 1])
+    order = np.argsort(scores.f1, kind="stable")[:MAX_NAMED_CLASSES]
+    low = float(np.nanmin([scores.recall[order], scores.precision[order]]))
+    axes = Axes(left, 34.0, WIDTH - left - 20, row * len(order), round_ticks(low, 1.0, 4), [0, 1])
     bottom = axes.top + axes.height
     parts = [
         element("circle", cx=left + 6, cy=15.0, r=5.5, class_="dot series1"),
@@ -139,7 +153,7 @@ def class_scores_picture(classes: Sequence[str], scores: ClassScores) -> Markup:
     for value in axes.x_ticks:
         x = axes.place(value, 0)[0]
         parts += [line([(x, axes.top), (x, bottom)], "grid"), text(x, bottom + 17, f"{value:.0%}")]
-    for position, index in enumerate(np.argsort(scores.f1, kind="stable")):
+    for position, index in enumerate(order):
         y = axes.top + (position + 0.5) * row
         shares = [float(scores.recall[index]), float(scores.precision[index])]
         said = ["not measured" if np.isnan(share) else f"{share:.1%}" for share in shares]

@@ -83,6 +83,8 @@ def render_report(evaluated: Evaluated) -> str:
         even_odds_loss=math.log(len(evaluated.classes)),
         charts=_charts(evaluated),
         pairs=list(confused_pairs(evaluated)),
+        matrix_classes=len(plots.most_confused(evaluated.confusion)),
+        chart_classes=min(len(evaluated.classes), plots.MAX_NAMED_CLASSES),
         per_class=class_table(evaluated.classes, evaluated.confusion),
         unmeasured=unmeasured(evaluated.classes, evaluated.confusion.sum(axis=1)),
         mistakes=list(_mistakes(evaluated)),

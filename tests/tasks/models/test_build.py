@@ -8,9 +8,11 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from tasks.model_files.files import load_model, save_model
 from tasks.models.build import build_model, logits_of, whiten
+from tasks.models.layers import WhiteningConvolution
 from tasks.models.whitening import pixel_statistics
 from tasks.params.params import load_params
 from tasks.params.recipe import ModelParams
@@ -95,6 +97,22 @@ def test_logits_give_the_probabilities() -> None:
     whiten(model, TINY, IMAGES, STATISTICS)
     logits = logits_of(model)(IMAGES[:5])
     np.testing.assert_allclose(keras.ops.softmax(logits), model(IMAGES[:5]), rtol=1e-5)
+
+
+def test_whitening_looks_at_a_sample_of_all_images_and_not_at_the_first() -> None:
+    black = np.zeros((300, *IMAGES.shape[1:]), np.uint8)
+    by_class = np.concatenate([black, np.repeat(IMAGES, 40, axis=0)])
+    few = TINY.model_copy(update={"whitening": TINY.whitening.model_copy(update={"images": 64})})
+
+    def kernel(images: NDArray[np.uint8], seed: int) -> NDArray[np.float32]:
+        model = tiny_model()
+        whiten(model, few, images, STATISTICS, seed)
+        (layer,) = (each for each in model.layers if isinstance(each, WhiteningConvolution))
+        return np.asarray(layer.kernel)
+
+    assert not np.allclose(kernel(by_class, 1), kernel(black, 1))
+    np.testing.assert_array_equal(kernel(by_class, 1), kernel(by_class, 1))
+    assert not np.array_equal(kernel(by_class, 1), kernel(by_class, 2))
 
 
 def test_equal_weights_are_equal_bytes(tmp_path: Path) -> None:

@@ -46,8 +46,24 @@ def test_confusion_numbers_are_all_there_and_rows_are_actual() -> None:
 def test_confusion_of_any_number_of_classes(classes: int) -> None:
     names = [f"class {index}" for index in range(classes)]
     text = plots.confusion_picture(np.eye(classes, dtype=int), names)
-    assert len(having(parse(text), "right")) == classes
+    assert len(having(parse(text), "right")) == min(classes, plots.MOST_CONFUSED)
     assert len(text) < 40_000, "cells without images take no space in a large matrix"
+
+
+def test_of_many_classes_those_are_shown_that_can_be_read() -> None:
+    confusion = 10 * np.eye(1000, dtype=int)
+    confusion[700, 3], confusion[5, 900] = 4, 2
+    names = [f"c{index}" for index in range(1000)]
+    svg = parse(plots.confusion_picture(confusion, names))
+    shown = [part.text for part in having(svg, "label")][::2]
+    assert len(shown) == plots.MOST_CONFUSED
+    assert {"c3", "c5", "c700", "c900"} < set(shown)
+    assert float(having(svg, "wrong")[0].attrib["fill-opacity"]) == pytest.approx((2 / 12) ** 0.5, abs=1e-3)
+    chart = parse(plots.class_scores_picture(names, class_scores(confusion)))
+    weakest = [part.text for part in having(chart, "label") if part.text in names]
+    assert weakest[:2] == ["c3", "c700"]  # of equal F1, the first
+    assert len(weakest) == plots.MAX_NAMED_CLASSES
+    assert float(chart.attrib["viewBox"].split()[3]) < 1200
 
 
 def test_reliability_bars_stand_at_their_accuracy() -> None:
