@@ -7,8 +7,7 @@ machine; on real hosts TF_CONFIG says who they are.
 import argparse
 import contextlib
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,28 +21,27 @@ from tasks.models.build import build_model, whiten
 from tasks.models.whitening import PixelStatistics, pixel_statistics
 from tasks.params.params import TrainParams, load_params
 from tasks.params.recipe import Recipe
-from tasks.stage.errors import InputError, ResumableError, run_command
+from tasks.stage.errors import InputError, run_command
 from tasks.stage.files import remove_leftovers, replaced_folder
 from tasks.stage.progress import Progress
-from tasks.training.checkpoint import NOTE, CheckpointFolder, fingerprint
+from tasks.training.checkpoint import CheckpointFolder, fingerprint
 from tasks.training.cluster import Agreement, Cluster, read_cluster
 from tasks.training.distribute import build_strategy
 from tasks.training.feed import Samples
 from tasks.training.interruption import interruptible
 from tasks.training.local_hosts import run_hosts
-from tasks.training.mirror import Mirror
+from tasks.training.machine import Machine, describe, differences
 from tasks.training.precision import POLICIES, resolve_precision
 from tasks.training.record import HistoryWriter, write_facts, write_speed
 from tasks.training.remote_checkpoints import RemoteCheckpoints
+from tasks.training.run_checkpoints import Makings, fetch_newer, saving
 from tasks.training.saver import Saver, warn_on_stderr
 from tasks.training.trainer import Result, Trainer
-from tasks.training.unfinished import note_makings
 
 SPLIT_FOLDER = Path("data/split")
 MODEL_FOLDER = Path("model")
 CHECKPOINT_FOLDER = Path(".cache/checkpoints")
 CODE_FOLDERS = ("models", "training")
-MIRROR_SECONDS = 20.0  # that a stopped run waits for its last checkpoint to reach the remote
 
 
 @dataclass(frozen=True)
@@ -60,12 +58,11 @@ class Run:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Return what decides the run beside its code: not the devices, which a resumed run may change."""
+        """Return what decides the run beside its code: not the machine, which a resumed run may change."""
         return {
             "data": self.record.content_sha256,
             "recipe": self.recipe.model_dump(mode="json"),
             "seed": self.params.seed,
-            "precision": self.precision,
             "versions": [tf.__version__, keras.__version__, np.__version__],
         }
 
@@ -112,26 +109,32 @@ def train(
         run = _prepare(params, recipe, split)
         _check_augmentation(run)
         _check_agreement(run, strategy, cluster)
+        own = CheckpointFolder(checkpoints, run.fingerprint)
+        remote = fetch_newer(params.checkpoint_remote, own) if cluster.is_chief else None
+        run = _with_precision(run, own, Agreement(strategy, cluster))
         trainer = _trainer(run, strategy, cluster)
         trainer.stop_requested = interruption.requested
         if cluster.is_chief:
-            _lead(run, trainer, output, checkpoints)
+            _lead(run, trainer, output, checkpoints, remote)
         else:
             _follow(run, trainer, checkpoints)
 
 
-def _lead(run: Run, trainer: Trainer, output: Path, checkpoints: Path) -> None:
+def _lead(run: Run, trainer: Trainer, output: Path, checkpoints: Path, remote: RemoteCheckpoints | None) -> None:
     """Train as the only host, or the first of several, and write what comes of it."""
     _say_what_starts(run, trainer)
     remove_leftovers(output)
     # The checkpoints go last, when the model has its place.
-    with _checkpoints(run, checkpoints) as saver, replaced_folder(output) as temporary:
+    machine = describe(trainer.strategy, run.precision)
+    folder = CheckpointFolder(checkpoints, run.fingerprint, machine)
+    makings = Makings(run.facts, _sources())
+    with saving(run.params, makings, folder, remote) as saver, replaced_folder(output) as temporary:
         with Live(str(temporary / "dvclive"), dvcyaml=None, save_dvc_exp=False) as live:
-            result = _fit(trainer, saver, HistoryWriter(live))
+            result = _fit(trainer, saver, HistoryWriter(live), machine)
         final = _in_float32(trainer, run)
         save_model(final, temporary / "model.keras")
         write_facts(temporary, final, result, (run.params, run.recipe, run.precision), run.record.content_sha256)
-    write_speed(result, trainer.strategy, max(len(trainer.cluster.hosts), 1))
+    write_speed(result, trainer.strategy, max(len(trainer.cluster.hosts), 1), machine)
 
 
 def _follow(run: Run, trainer: Trainer, checkpoints: Path) -> None:
@@ -143,16 +146,24 @@ def _follow(run: Run, trainer: Trainer, checkpoints: Path) -> None:
 
 
 def _prepare(params: TrainParams, recipe: Recipe, split: Path) -> Run:
-    """Read the data, and set Keras's seed and precision for the network that is built next."""
+    """Read the data; the precision is as the recipe has it, which may be `auto` still."""
     record = load_split_record(split)
     training, validation = load_arrays(split, "train"), load_arrays(split, "validation")
     check_arrays(training, "train", record, split)
     check_arrays(validation, "validation", record, split)
-    precision = resolve_precision(recipe.precision)
-    keras.utils.set_random_seed(params.seed)
-    keras.config.set_dtype_policy(POLICIES[precision])
     statistics = pixel_statistics(training.images)
-    return Run(params, recipe, precision, record, training, validation, statistics)
+    return Run(params, recipe, recipe.precision, record, training, validation, statistics)
+
+
+def _with_precision(run: Run, folder: CheckpointFolder, agreement: Agreement) -> Run:
+    """Return the run with its precision: that in which it began, wherever it goes on; every host takes the chief's."""
+    precision = ""
+    if agreement.cluster.is_chief:
+        begun, _, _ = folder.load()
+        precision = resolve_precision(run.recipe.precision)
+        if begun is not None:
+            precision = begun.machine.get("precision", precision)
+    return replace(run, precision=agreement.broadcast(precision.encode()).decode())
 
 
 def _check_batch_size(params: TrainParams, recipe: Recipe, strategy: tf.distribute.Strategy) -> None:
@@ -184,52 +195,10 @@ def _check_agreement(run: Run, strategy: tf.distribute.Strategy, cluster: Cluste
         raise InputError(f"{host.job} {host.index} ({host.address}) has other data, parameters or code than the chief")
 
 
-@contextlib.contextmanager
-def _checkpoints(run: Run, root: Path) -> Iterator[Saver]:
-    """Give the saver of the run, mirrored where the parameters say so; remove the checkpoints of a finished run."""
-    folder = CheckpointFolder(root, run.fingerprint)
-    params = run.params
-    every = (params.checkpoint_every_seconds, params.checkpoint_every_steps)
-    if params.checkpoint_remote is None:
-        _note_makings(run, folder)
-        yield Saver(folder, *every)
-        folder.remove()
-        return
-    remote = RemoteCheckpoints(params.checkpoint_remote, run.fingerprint)
-    remote.check()
-    for problem in remote.download_newer(folder.path, folder.newest_step()):
-        warn_on_stderr(problem)
-    _note_makings(run, folder, remote)
-    mirror = Mirror(remote, warn_on_stderr)
-    try:
-        yield Saver(folder, *every, mirror.offer)
-    except (ResumableError, InputError):
-        if not mirror.flush(MIRROR_SECONDS):
-            warn_on_stderr(f"the last checkpoint did not reach {params.checkpoint_remote} in {MIRROR_SECONDS:.0f} s")
-        raise
-    finally:
-        mirror.close()
-    folder.remove()
-    try:
-        remote.remove()
-    except InputError as error:
-        warn_on_stderr(f"{error}; the finished run's checkpoints stay there")
-
-
-def _note_makings(run: Run, folder: CheckpointFolder, remote: RemoteCheckpoints | None = None) -> None:
-    """Keep what the run is made of beside its checkpoints; where it has none and another run does, say why."""
-    try:
-        anew = note_makings(folder, run.facts, _sources(), remote.newest_other if remote else lambda: None)
-        if anew is not None:
-            warn_on_stderr(anew)
-        if remote is not None:
-            remote.describe(folder.path / NOTE)
-    except (OSError, InputError) as error:
-        warn_on_stderr(f"what this run is made of is not kept beside its checkpoints: {error}")
-
-
 def _trainer(run: Run, strategy: tf.distribute.Strategy, cluster: Cluster) -> Trainer:
     recipe, record = run.recipe, run.record
+    keras.utils.set_random_seed(run.params.seed)
+    keras.config.set_dtype_policy(POLICIES[run.precision])
     with strategy.scope():
         shape = (None, None, record.image_shape[2]) if recipe.augment.shrink else record.image_shape
         model = build_model(recipe.model, shape, len(record.classes), run.statistics)
@@ -242,7 +211,7 @@ def _trainer(run: Run, strategy: tf.distribute.Strategy, cluster: Cluster) -> Tr
     )
 
 
-def _fit(trainer: Trainer, saver: Saver, writer: HistoryWriter) -> Result:
+def _fit(trainer: Trainer, saver: Saver, writer: HistoryWriter, machine: Machine) -> Result:
     """Train with a progress line, and say where a resumed run goes on."""
     batch, per_epoch = trainer.recipe.batch_size, trainer.steps_per_epoch
     trainer.callbacks = [writer]
@@ -251,6 +220,8 @@ def _fit(trainer: Trainer, saver: Saver, writer: HistoryWriter) -> Result:
         epoch = len(checkpoint.history)
         within = checkpoint.step - epoch * per_epoch
         print(f"resuming in epoch {epoch + 1}, after {within} steps of it ({checkpoint.step} in all)", flush=True)
+        if differing := differences(checkpoint.machine, machine):
+            warn_on_stderr(f"goes on from another machine ({differing}): it ends in other bytes than undisturbed")
         for logs in checkpoint.history:
             writer.write(logs)
     progress = Progress(trainer.total_steps * batch, "images", done=(checkpoint.step if checkpoint else 0) * batch)

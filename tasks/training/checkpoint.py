@@ -32,12 +32,14 @@ class Checkpoint:
         totals: Of the epoch in progress: the sums of loss and of right answers, and the images seen.
         history: One dict of metrics a finished epoch.
         arrays: Named groups of arrays: weights, optimizer, slow and best weights.
+        machine: On which it was made (tasks/training/machine.py), once it was read; empty in older ones.
     """
 
     step: int = 0
     totals: tuple[float, float, float] = (0.0, 0.0, 0.0)
     history: History = field(default_factory=list)
     arrays: Arrays = field(default_factory=dict)
+    machine: dict[str, str] = field(default_factory=dict)
 
     def is_finite(self) -> bool:
         """Tell whether all arrays hold numbers, neither infinite nor none."""
@@ -62,10 +64,11 @@ class CheckpointFolder:
     Args:
         root: Folder of all runs' checkpoints.
         run: The run's fingerprint.
+        machine: What is noted in each checkpoint of the machine that it is made on.
     """
 
-    def __init__(self, root: Path, run: str) -> None:
-        self.run, self.path = run, root / run[:16]
+    def __init__(self, root: Path, run: str, machine: dict[str, str] | None = None) -> None:
+        self.run, self.path, self._machine = run, root / run[:16], machine or {}
         self._unsound: set[Path] = set()  # found so by load
 
     def save(self, checkpoint: Checkpoint) -> Path:
@@ -129,7 +132,8 @@ class CheckpointFolder:
                     name: [archive[f"{name}/{i:05d}"] for i in range(count)] for name, count in facts["groups"].items()
                 }
                 loss, right, seen = facts["totals"]
-                return Checkpoint(facts["step"], (loss, right, seen), facts["history"], groups)
+                machine = dict(facts.get("machine", {}))
+                return Checkpoint(facts["step"], (loss, right, seen), facts["history"], groups, machine)
         except (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
             raise UnsoundError("is not a checkpoint") from error
 
@@ -150,6 +154,7 @@ class CheckpointFolder:
             "step": checkpoint.step,
             "totals": checkpoint.totals,
             "history": checkpoint.history,
+            "machine": self._machine,
             "groups": {name: len(group) for name, group in checkpoint.arrays.items()},
         }
         members = {FACTS: np.frombuffer(json.dumps(facts).encode(), np.uint8)}

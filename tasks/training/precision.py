@@ -1,11 +1,11 @@
 """Which floating-point format a recipe computes in."""
 
-from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
-CPU_FACTS = Path("/proc/cpuinfo")
+from tasks.training.machine import cpu_flags
+
 NATIVE_BFLOAT16 = {"avx512_bf16", "amx_bf16"}
 FIRST_GPU_WITH_BFLOAT16 = 8  # compute capability, Ampere
 
@@ -31,7 +31,4 @@ def _gpu_has_bfloat16(gpu: Any) -> bool:
 
 
 def _cpu_has_bfloat16() -> bool:
-    if not CPU_FACTS.exists():
-        return False
-    flags = next((line for line in CPU_FACTS.read_text().splitlines() if line.startswith("flags")), "")
-    return bool(NATIVE_BFLOAT16 & set(flags.split()))
+    return bool(NATIVE_BFLOAT16 & cpu_flags())

@@ -74,7 +74,7 @@ def write_facts(
     print(f"trained {len(result.history)} epochs; validation top-1 {100 * validation['top1']:.2f} %", flush=True)
 
 
-def write_speed(result: Result, strategy: tf.distribute.Strategy, hosts: int) -> None:
+def write_speed(result: Result, strategy: tf.distribute.Strategy, hosts: int, machine: dict[str, str]) -> None:
     """Write runtime/train.json: what a clock or the machine decides, and no output may hold."""
     facts = {
         "seconds": round(result.seconds, 3),
@@ -84,6 +84,7 @@ def write_speed(result: Result, strategy: tf.distribute.Strategy, hosts: int) ->
         "devices": list(strategy.extended.worker_devices),
         "replicas": strategy.num_replicas_in_sync,
         "strategy": type(strategy).__name__,
+        "machine": machine,
         "tensorflow": tf.__version__,
         "keras": keras.__version__,
     }

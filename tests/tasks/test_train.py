@@ -1,9 +1,11 @@
 import json
+import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -117,6 +119,41 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(workspace: Path) -> Non
     assert "resuming" not in out
     assert re.search(r"train: begins anew: .* differs in: code \(tasks/train.py\); seed \(5 → \d+\)\n", err)
     assert contents(workspace / "model") == resumed
+
+
+MACHINE = """
+import os, sys
+native, cores = sys.argv[1:]
+sys.argv[1:] = []
+os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(cores)])
+import tasks.train
+tasks.train.resolve_precision = lambda asked: {"auto": native}[asked]
+tasks.train.main()
+"""
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core: there is no other machine to go on as")
+def test_a_run_goes_on_on_another_machine_and_says_what_differs(workspace: Path) -> None:
+    write_params(workspace, {"epochs": 8, "precision": "auto"}, checkpoint_every_steps=3)
+
+    def train(native: str, cores: int) -> "subprocess.Popen[str]":
+        command = [sys.executable, "-u", "-c", MACHINE, native, str(cores)]
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen(command, cwd=workspace, env={"PYTHONPATH": str(ROOT)}, **pipes)
+
+    process = train("bfloat16", cores=1)
+    while process.poll() is None and not list(workspace.glob(".cache/checkpoints/*/step-*.npz")):
+        time.sleep(0.05)
+    process.kill()
+    process.communicate()
+    process = train("float32", cores=2)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert "resuming in epoch" in out
+    assert "train: goes on from another machine (threads 1 → 2): it ends in other bytes than undisturbed\n" in err
+    assert json.loads((workspace / "model/training.json").read_text())["precision"] == "bfloat16"
+    machine = json.loads((workspace / "runtime/train.json").read_text())["machine"]
+    assert (machine["precision"], machine["threads"]) == ("bfloat16", "2")
 
 
 @pytest.mark.parametrize(
