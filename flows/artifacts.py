@@ -25,6 +25,7 @@ from flows.report_text import report_text
 from flows.stages import StageResult, parse_progress
 from flows.summary import headline, verdict_rows
 from tasks.stage.errors import InputError
+from tasks.stage.shown import percent
 
 UPDATE_SECONDS = 2.0
 REPORT_KEY = "report"
@@ -101,7 +102,7 @@ def champion_rows(line: Line) -> list[dict[str, Any]]:
     rows = []
     for move in reversed(line.moves[-SHOWN_MOVES:]):
         row = line.rows.get(move.release)
-        interval = f"{row.top1:.2%} ({row.top1_low:.2%} to {row.top1_high:.2%})" if row else "unknown"
+        interval = f"{percent(row.top1)} ({percent(row.top1_low)} to {percent(row.top1_high)})" if row else "unknown"
         facts = {
             "since": move.moved_at,
             "release": move.release,

@@ -9,7 +9,7 @@ from typing import Any
 
 from flows.summary import headline, verdict_rows
 from tasks.stage.files import read_json
-from tasks.stage.shown import markdown_text
+from tasks.stage.shown import markdown_text, percent
 
 PER_CLASS = Path("evaluation/per_class.json")
 CONFUSION = Path("evaluation/confusion.csv")
@@ -44,7 +44,11 @@ def _classes(path: Path) -> Iterator[str]:
         return
     classes = sorted(read_json(path).items(), key=lambda item: math.inf if (r := item[1]["recall"]) is None else r)
     rows = [
-        (markdown_text(name), f"{row['images']:,}", *(_percent(row[score]) for score in ("precision", "recall", "f1")))
+        (
+            markdown_text(name),
+            f"{row['images']:,}",
+            *(percent(row[score], 1) for score in ("precision", "recall", "f1")),
+        )
         for name, row in classes[:SHOWN_CLASSES]
     ]
     more = len(classes) - len(rows)
@@ -69,10 +73,6 @@ def _confusions(path: Path) -> Iterator[str]:
         wrong = Counter({pair: count for pair, count in counts.items() if pair[0] != pair[1]})
         pairs = [(actual, given, f"{count:,}") for (actual, given), count in wrong.most_common(SHOWN_PAIRS)]
         yield from _table(("actual", "predicted", "images"), pairs)
-
-
-def _percent(score: float | None) -> str:
-    return "–" if score is None else f"{score:.1%}"
 
 
 def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:

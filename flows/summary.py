@@ -8,6 +8,7 @@ from flows.offer import read_offer
 from flows.stages import StageResult
 from tasks.stage.files import read_json
 from tasks.stage.progress import format_duration
+from tasks.stage.shown import percent
 
 METRICS = Path("evaluation/metrics.json")
 REPORT = Path("evaluation/report.html")
@@ -28,9 +29,9 @@ def headline(metrics: dict[str, Any]) -> str:
     """Return top-1 with its interval, on how many images of what, as far as the metrics say so."""
     if "top1" not in metrics:
         return "no top-1 accuracy recorded"
-    text = f"top-1 {metrics['top1']:.2%}"
+    text = f"top-1 {percent(metrics['top1'])}"
     if "top1_low" in metrics and "top1_high" in metrics:
-        text += f" (95 % interval {metrics['top1_low']:.2%} to {metrics['top1_high']:.2%})"
+        text += f" (95 % interval {percent(metrics['top1_low'])} to {percent(metrics['top1_high'])})"
     if "images" in metrics and "dataset" in metrics:
         text += f" on {metrics['images']:,} test images of {metrics['dataset']}"
     return text

@@ -24,6 +24,7 @@ from tasks.reporting.report import Evaluated, render_report
 from tasks.stage.errors import InputError, run_command
 from tasks.stage.files import read_json, replaced_folder, write_json, write_text
 from tasks.stage.runtime import RUNTIME_FOLDER, write_runtime
+from tasks.stage.shown import percent
 
 SPLIT_FOLDER = Path("data/split")
 MODEL_FOLDER = Path("model")
@@ -190,21 +191,17 @@ def _read_object(path: Path) -> dict[str, Any]:
     return value
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.2f} %"
-
-
 def _announce(evaluated: Evaluated, output: Path) -> None:
     metrics = evaluated.metrics
     print(
-        f"top-1 {_percent(metrics['top1'])} (95 % interval {_percent(metrics['top1_low'])} to "
-        f"{_percent(metrics['top1_high'])}) on all {metrics['images']:,} test images of {metrics['dataset']}"
+        f"top-1 {percent(metrics['top1'])} (95 % interval {percent(metrics['top1_low'])} to "
+        f"{percent(metrics['top1_high'])}) on all {metrics['images']:,} test images of {metrics['dataset']}"
     )
     if evaluated.augmentation != "none":
-        print(f"top-1 with test-time augmentation {_percent(metrics['top1_augmented'])}")
+        print(f"top-1 with test-time augmentation {percent(metrics['top1_augmented'])}")
     print(
-        f"binary accuracy {_percent(metrics['binary_accuracy'])}, log loss {metrics['log_loss']:.4f}, "
-        f"expected calibration error {_percent(metrics['expected_calibration_error'])}"
+        f"binary accuracy {percent(metrics['binary_accuracy'])}, log loss {metrics['log_loss']:.4f}, "
+        f"expected calibration error {percent(metrics['expected_calibration_error'])}"
     )
     print(f"report: {output / 'report.html'}", flush=True)
 

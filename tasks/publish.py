@@ -14,6 +14,7 @@ import numpy as np
 
 from tasks.stage.quiet_tensorflow import keras
 from tasks.data.arrays import Arrays, SplitRecord, check_arrays, load_arrays, load_split_record
+from tasks.evaluation.metrics import ROUNDING
 from tasks.model_files.files import load_model
 from tasks.params.params import Params, load_params
 from tasks.registry.champion_answers import CurrentTestSet
@@ -29,8 +30,6 @@ from tasks.registry.store import open_bucket
 from tasks.stage.errors import InputError, run_command
 from tasks.stage.files import read_json, replaced_folder, sha256_of, write_json, write_text
 from tasks.stage.runtime import RUNTIME_FOLDER, read_runtime, write_runtime
-
-ROUNDING = 1e-9  # of a share of images
 
 
 def publish(

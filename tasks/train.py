@@ -24,6 +24,7 @@ from tasks.params.recipe import Recipe
 from tasks.stage.errors import InputError, run_command
 from tasks.stage.files import remove_leftovers, replaced_folder
 from tasks.stage.progress import Progress
+from tasks.stage.shown import percent
 from tasks.training.checkpoint import CheckpointFolder, fingerprint
 from tasks.training.cluster import Agreement, Cluster, read_cluster
 from tasks.training.distribute import build_strategy
@@ -229,7 +230,7 @@ def _fit(trainer: Trainer, saver: Saver, writer: HistoryWriter, machine: Machine
     def report(step: int, steps: int, metrics: dict[str, float]) -> None:
         epoch, within = divmod(step - 1, per_epoch)
         text = f"epoch {epoch + 1}/{-(-steps // per_epoch)}, step {within + 1}/{per_epoch}"
-        text += f", loss {metrics['train_loss']:.4f}, top-1 {100 * metrics['train_top1']:.2f} %"
+        text += f", loss {metrics['train_loss']:.4f}, top-1 {percent(metrics['train_top1'])}"
         progress.update(step * batch, text)
 
     trainer.report = report

@@ -5,9 +5,7 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.stage.files import replaced_file
-
-OWNER_ONLY = 0o600
+from tasks.stage.files import OWNER_ONLY, replaced_file
 
 
 @dataclass(frozen=True)

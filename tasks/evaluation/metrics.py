@@ -14,6 +14,8 @@ Counts = NDArray[np.int64]
 
 # The smallest normal float32: softmax in float32 can underflow to 0, whose logarithm is not a number to average.
 MIN_PROBABILITY = float(np.finfo(np.float32).tiny)
+# Shares are quotients of whole numbers: a loss of exactly what is allowed is allowed, whatever its last bit says.
+ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from tasks.stage.shown import markdown_text
+from tasks.stage.shown import DATASETS, markdown_text, percent
 
 # https://huggingface.co/docs/hub/model-cards#model-card-metadata; in this file, so that a release needs no other.
 TEMPLATE = """\
@@ -129,8 +129,6 @@ serve = tf.saved_model.load("saved_model/1").signatures["serving_default"]
 `labels.json` names the outputs.
 """
 
-DATASETS = {"cifar10": "CIFAR-10", "folders": "image folders", "digits": "scikit-learn's handwritten digits"}
-
 
 def model_card(
     metrics: Mapping[str, Any], training: Mapping[str, Any], split: Mapping[str, Any], params: Mapping[str, Any]
@@ -145,7 +143,7 @@ def model_card(
     """
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)  # noqa: S701  Markdown
     environment.filters |= {
-        "percent": lambda share: f"{100 * share:.2f} %",
+        "percent": percent,
         "count": lambda number: f"{number:,}",
         "markdown_text": markdown_text,
         "yaml": lambda text: json.dumps(text, ensure_ascii=False),  # every JSON string is a YAML string

@@ -27,6 +27,7 @@ from tasks.registry.rules import Incomparable, Measurement, Opponent
 from tasks.registry.store import Store
 from tasks.stage.errors import InputError
 from tasks.stage.files import read_json
+from tasks.stage.shown import percent
 
 LABELS = "labels.json"
 PREDICTIONS = "predictions.csv"
@@ -121,7 +122,7 @@ class Gatekeeper:
         if isinstance(measured, Incomparable):
             return measured.sentence
         ours, theirs = self.candidate.top1, measured.top1
-        return f"top-1 {ours:.2%} on this test set, {theirs:.2%} of {best.id}" if ours > theirs else None
+        return f"top-1 {percent(ours)} on this test set, {percent(theirs)} of {best.id}" if ours > theirs else None
 
     def _history(self) -> tuple[Move, ...]:
         return late_moves(self.bucket, read_pointer(self.bucket, "champion"), HEEDED_MOVES)

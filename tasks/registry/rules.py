@@ -5,13 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.evaluation.metrics import unmeasured
+from tasks.evaluation.metrics import ROUNDING, unmeasured
 from tasks.params.params import PublishParams
 from tasks.registry.manifest import Figures, Finding
 from tasks.registry.paired_tests import Confidences, calibration_p_value, class_losses, mcnemar_p_value
-
-# Shares are quotients of whole numbers: a loss of exactly what is allowed is allowed, whatever its last bit says.
-ROUNDING = 1e-9
+from tasks.stage.shown import percent
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ def reaches_floor(candidate: Measurement, params: PublishParams) -> Finding:
     return Finding(
         rule="reaches_floor",
         passed=passed,
-        sentence=f"top-1 {_percent(candidate.top1)} {relation} the floor of {_percent(params.minimum_top1)}",
+        sentence=f"top-1 {percent(candidate.top1)} {relation} the floor of {percent(params.minimum_top1)}",
         figures={"top1": candidate.top1, "minimum_top1": params.minimum_top1},
     )
 
@@ -100,7 +98,7 @@ def beats_the_largest_class(candidate: Measurement, params: PublishParams) -> Fi
         rule="beats_the_largest_class",
         passed=passed,
         sentence=(
-            f"top-1 {_percent(candidate.top1)} is {'' if passed else 'not '}significantly above the {_percent(share)} "
+            f"top-1 {percent(candidate.top1)} is {'' if passed else 'not '}significantly above the {percent(share)} "
             f"of always answering {name} (p = {p_value:.3g}, significance {params.significance:g})"
         ),
         figures={"top1": candidate.top1, "class": name, "share": share, "p_value": p_value},
@@ -122,7 +120,7 @@ def _top1_rule(rule: str, candidate: Measurement, other: Opponent, significance:
     images, p_value = len(candidate.correct), mcnemar_p_value(lost, won)
     change, theirs = (won - lost) / images, other.measurement.top1
     passed = change >= -allowed - ROUNDING or p_value > significance
-    sentence = f"top-1 {_percent(candidate.top1)} is {_change(change)} {_percent(theirs)} of {other.name}"
+    sentence = f"top-1 {percent(candidate.top1)} is {_change(change)} {percent(theirs)} of {other.name}"
     if change < -allowed - ROUNDING:
         sentence += (
             f", more than the {_points(allowed)} allowed, which may {'' if passed else 'hardly '}be chance: "
@@ -206,7 +204,7 @@ def stays_calibrated(candidate: Measurement, champion: Opponent, params: Publish
     above = rise > allowed + ROUNDING
     p_value = calibration_p_value(ours, theirs) if above else 1.0
     passed = not above or p_value > significance
-    sentence = f"the expected calibration error {_percent(ours.error)} is {_change(rise)} {_percent(theirs.error)} of "
+    sentence = f"the expected calibration error {percent(ours.error)} is {_change(rise)} {percent(theirs.error)} of "
     sentence += champion.name
     if above:
         sentence += f", more than the {_points(allowed)} allowed, which may {'' if passed else 'hardly '}be chance "
@@ -245,10 +243,6 @@ def _change(change: float) -> str:
     if abs(change) < ROUNDING:
         return "equal to the"
     return f"{_points(abs(change))} {'above' if change > 0 else 'below'} the"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.2f} %"
 
 
 def _points(share: float) -> str:

@@ -20,9 +20,8 @@ from tasks.registry.signatures import (
     read_trusted_keys,
 )
 from tasks.stage.errors import InputError, run_command
-from tasks.stage.files import replaced_file
+from tasks.stage.files import OWNER_ONLY, replaced_file
 
-OWNER_ONLY = 0o600
 NOT_IGNORED = 1  # exit status of `git check-ignore` for a file that git would take up
 
 

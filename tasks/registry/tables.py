@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tasks.stage.progress import format_bytes, format_duration
+from tasks.stage.shown import percent
 
 Value = Mapping[str, Any]
 
@@ -232,7 +233,7 @@ def _time(moment: str) -> str:
 
 
 def _top1(metrics: Value) -> str:
-    return f"{100 * metrics['top1']:.2f} %"
+    return percent(metrics["top1"])
 
 
 def _interval(metrics: Value) -> str:

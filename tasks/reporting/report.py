@@ -16,13 +16,13 @@ from PIL import Image
 
 from tasks.evaluation.metrics import Calibration, Counts, Labels, Probabilities, class_scores, class_table, unmeasured
 from tasks.reporting import plots
+from tasks.stage.shown import DATASETS, percent
 
 TEMPLATE = "report.html.j2"
 MISTAKES = 24
 CONFUSED_PAIRS = 8
 MAX_PICTURE = 128  # pixels to which test images are reduced where they are larger
 MODEL_PICTURE_SCALE = 0.8  # page pixels for each pixel of the model's picture
-DATASETS = {"cifar10": "CIFAR-10", "folders": "your image folders", "digits": "scikit-learn's handwritten digits"}
 AUGMENTATIONS = {
     "none": "the image alone",
     "mirror": "the image and its mirror image averaged",
@@ -72,7 +72,7 @@ def render_report(evaluated: Evaluated) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "plain": plain}
+    environment.filters |= {"percent": _unbroken_percent, "plain": plain}
     return environment.get_template(TEMPLATE).render(
         evaluated=evaluated,
         metrics=evaluated.metrics,
@@ -97,9 +97,8 @@ def render_report(evaluated: Evaluated) -> str:
     )
 
 
-def percent(share: float | None, digits: int = 2) -> str:
-    """Return 0.9023 as `90.23 %`, with a space that does not break; a dash for what was not measured."""
-    return "–" if share is None else f"{100 * share:.{digits}f}\u00a0%"
+def _unbroken_percent(share: float | None, digits: int = 2) -> str:
+    return percent(share, digits).replace(" ", "\u00a0")
 
 
 def plain(value: Any) -> str:
@@ -180,7 +179,7 @@ def _run(training: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for split in ("train", "validation"):
         for name, value in training.get(split, {}).items():
             words = name.replace("top1", "top-1").replace("_", " ")
-            yield f"{split} {words}", f"{value:.4f}" if name == "loss" else percent(value)
+            yield f"{split} {words}", f"{value:.4f}" if name == "loss" else _unbroken_percent(value)
 
 
 def _duplicates(counts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

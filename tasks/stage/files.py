@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 CHUNK = 1 << 20
+OWNER_ONLY = 0o600
 
 
 def sync(path: Path) -> None:

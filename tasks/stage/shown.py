@@ -1,7 +1,14 @@
-"""Names and sentences that strangers chose, as a terminal and Markdown may hold them.
+"""How things are shown: shares, data sets, and the names that strangers chose, for a terminal and for Markdown.
 
 Spreadsheets have tasks/evaluation/table.py, and HTML has Jinja's autoescape (tasks/reporting/report.py).
 """
+
+DATASETS = {"cifar10": "CIFAR-10", "folders": "image folders", "digits": "scikit-learn's handwritten digits"}
+
+
+def percent(share: float | None, digits: int = 2) -> str:
+    """Return 0.9023 as `90.23 %`; a dash for what was not measured."""
+    return "–" if share is None else f"{100 * share:.{digits}f} %"
 
 
 def printable(text: str) -> str:

@@ -12,6 +12,7 @@ from tasks.params.params import TrainParams
 from tasks.params.recipe import Recipe
 from tasks.stage.files import sha256_of, write_json
 from tasks.stage.runtime import write_runtime
+from tasks.stage.shown import percent
 from tasks.training.trainer import Result
 
 
@@ -71,7 +72,7 @@ def write_facts(
         "model_sha256": sha256_of(folder / "model.keras"),
     }
     write_json(folder / "training.json", training)
-    print(f"trained {len(result.history)} epochs; validation top-1 {100 * validation['top1']:.2f} %", flush=True)
+    print(f"trained {len(result.history)} epochs; validation top-1 {percent(validation['top1'])}", flush=True)
 
 
 def write_speed(result: Result, strategy: tf.distribute.Strategy, hosts: int, machine: dict[str, str]) -> None:

@@ -69,14 +69,14 @@ HELD = dataclasses.replace(WON, changed=False, former=None, outcome="it is the c
     ("results", "decision", "first_try", "ending", "words"),
     [
         (RAN, REFUSED, True, Ending.REFUSED, "too low; worse"),
-        (RAN, WON, True, Ending.CHAMPION, f"release {OURS} is the new champion in the place of {OTHER}: top-1 90.00%"),
+        (RAN, WON, True, Ending.CHAMPION, f"release {OURS} is the new champion in the place of {OTHER}: top-1 90.00 %"),
         (UNCHANGED, WON, True, Ending.CHAMPION, "new champion"),
-        (UNCHANGED, REFUSED, True, Ending.NOTHING_NEW, "no stage had anything new: top-1 90.00%"),
+        (UNCHANGED, REFUSED, True, Ending.NOTHING_NEW, "no stage had anything new: top-1 90.00 %"),
         (RESTORED, dataclasses.replace(REFUSED, is_new=True), True, Ending.REFUSED, "too low; worse"),
-        (RESTORED, HELD, True, Ending.NOTHING_NEW, "no stage had anything new: top-1 90.00%"),
+        (RESTORED, HELD, True, Ending.NOTHING_NEW, "no stage had anything new: top-1 90.00 %"),
         (UNCHANGED, REFUSED, False, Ending.REFUSED, "too low; worse"),
         (RAN, HELD, True, Ending.COMPLETED, "it is the champion already"),
-        (RAN, None, True, Ending.COMPLETED, "top-1 90.00%"),
+        (RAN, None, True, Ending.COMPLETED, "top-1 90.00 %"),
     ],
 )
 def test_how_a_run_ends(

@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_headline_gate_and_link(folder: Path) -> None:
     text = report_text(METRICS, OFFER, folder, LINK)
-    assert text.startswith("# top-1 90.12%")
+    assert text.startswith("# top-1 90.12 %")
     assert f"- Open {LINK}; the link lives" in text
     assert "- Gate: it is the champion now\n  - ✓ `reaches_floor`: top-1 90.12 % reaches …\n" in text
     assert "  - ✗ `is_not_worse`: a significant loss\n" in text
@@ -40,9 +40,9 @@ def test_weakest_class_first_and_a_name_breaks_no_table(folder: Path) -> None:
     lines = report_text(METRICS, {}, folder).splitlines()
     start = lines.index("| class | images | precision | recall | F1 |")
     assert lines[start + 2 : start + 5] == [
-        "| a&#124;b | 800 | 80.0% | 50.0% | 61.5% |",
-        "| cat | 1,200 | 90.0% | 75.0% | 81.8% |",
-        "| eel | 0 | 0.0% | – | – |",
+        "| a&#124;b | 800 | 80.0 % | 50.0 % | 61.5 % |",
+        "| cat | 1,200 | 90.0 % | 75.0 % | 81.8 % |",
+        "| eel | 0 | 0.0 % | – | – |",
     ]
 
 

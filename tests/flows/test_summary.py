@@ -37,7 +37,7 @@ def finished(tmp_path: Path) -> Path:
 
 
 def test_headline_says_how_sure_and_on_what() -> None:
-    assert headline(METRICS) == "top-1 90.12% (95 % interval 89.52% to 90.69%) on 10,000 test images of cifar10"
+    assert headline(METRICS) == "top-1 90.12 % (95 % interval 89.52 % to 90.69 %) on 10,000 test images of cifar10"
 
 
 def test_summary_names_everything_worth_knowing(finished: Path) -> None:

@@ -122,7 +122,7 @@ def test_run_and_its_traces(
     assert "refused: top-1 90.00 % is below the floor of 95.00 %" in found["headline"]["data"]
     assert found["make-progress"]["data"] == 100.0
     assert {"metric": "top1", "value": 0.9} in json.loads(found["metrics"]["data"])
-    assert "top-1 90.00% (95 % interval 80.00% to 95.00%) on 3 test images of digits" in found["report"]["data"]
+    assert "top-1 90.00 % (95 % interval 80.00 % to 95.00 %) on 3 test images of digits" in found["report"]["data"]
     assert "  - ✗ `reaches_floor`: top-1 90.00 % is below the floor of 95.00 %" in found["report"]["data"]
     assert found["gate"]["description"] == "not champion: top-1 90.00 % is below the floor of 95.00 %"
     assert json.loads(found["gate"]["data"])[0] == {
@@ -166,7 +166,7 @@ def test_new_champion_is_told_and_the_report_opens_from_the_run(
         workspace.run(**options)
     first, second = releases
     run = prefect_api.latest_flow_run(workspace.api)
-    said = f"release {second} is the new champion in the place of {first}: top-1 90.00%"
+    said = f"release {second} is the new champion in the place of {first}: top-1 90.00 %"
     assert run["state_name"] == "Completed"
     assert run["state"]["message"].startswith(said)
     (event,) = prefect_api.events(workspace.api, run["id"], "retrain.")
@@ -176,7 +176,7 @@ def test_new_champion_is_told_and_the_report_opens_from_the_run(
     found = prefect_api.artifacts(workspace.api, run["id"])
     champions = json.loads(found["champions"]["data"])
     assert [row["release"] for row in champions] == [second, first]
-    assert champions[0]["top-1"] == "75.00% (40.00% to 60.00%)"
+    assert champions[0]["top-1"] == "75.00 % (40.00 % to 60.00 %)"
     (url,) = re.findall(r"\[the full report\]\(([^)]+)\)", found["report"]["data"])
     with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 - loopback
         assert answer.read() == b"<!DOCTYPE html>"

@@ -51,7 +51,7 @@ def test_first_run_then_second_then_failure(project: Path) -> None:
     assert first.returncode == 0, output
     assert "make       [  0.0%] step 0" in output
     assert "make       ran (" in output
-    assert "top-1 90.00% (95 % interval 80.00% to 95.00%) on 3 test images of digits" in output
+    assert "top-1 90.00 % (95 % interval 80.00 % to 95.00 %) on 3 test images of digits" in output
     assert "Prefect       not running" in status(project)
 
     second = start(project)
