@@ -14,6 +14,7 @@ from tasks.data.arrays import SPLITS, load_arrays, load_split_record
 from tasks.data.digits import bundled_digits
 from tasks.params.params import SplitParams
 from tasks.split import split
+from tasks.stage.errors import InputError
 from tests.fixtures.archives import CIFAR10_FOLDER, colour_images, make_raw, write_tar
 
 REPOSITORY = Path(__file__).parents[2]
@@ -202,3 +203,24 @@ def test_disk_that_is_full_before_all_is_written_leaves_what_was_there(small_dis
     archive = write_tar(small_disk.parent / "a.tar.gz", colour_images(60, side=4))
     make_raw(small_disk / "data" / "raw", "folders", archive)
     assert "[100.0%] decoding" in assert_refused(small_disk, "split", "No space left on device")
+
+
+def test_a_class_without_a_test_image_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = colour_images(6, splits=("train", "test"))
+    files = {name: data for name, data in files.items() if not name.startswith("test/red/")}
+    raw = make_raw(tmp_path / "raw", "folders", write_tar(tmp_path / "images.tar", files))
+    split(STRATIFIED, raw, tmp_path / "split")
+    assert "no test image of red: not measured there\n" in capsys.readouterr().out
+
+
+def test_all_bad_files_are_named_at_once_up_to_ten(tmp_path: Path) -> None:
+    files = colour_images(20)
+    for number in range(14):
+        files[f"red/{number:05d}.png"] = b"" if number % 2 else files["red/00000.png"][:90]
+    raw = make_raw(tmp_path / "raw", "folders", write_tar(tmp_path / "images.tar", files))
+    with pytest.raises(InputError) as caught:
+        split(STRATIFIED, raw, tmp_path / "split")
+    text = str(caught.value)
+    assert [f"red/{number:05d}.png is not an image" in text for number in range(14)] == [True] * 10 + [False] * 4
+    assert text.endswith("; and 4 more")
+    assert not (tmp_path / "split").exists()
