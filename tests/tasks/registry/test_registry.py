@@ -199,13 +199,13 @@ def test_a_forced_promotion_is_in_the_history_with_who_and_why(
 def test_promote_asks_the_gate(object_store: ObjectStore, workspace: "Workspace") -> None:
     shutil.copy(REPOSITORY / "params.yaml", "params.yaml")
     champion = resolve(workspace.bucket, "champion")
-    workspace.retrain(right=12)
+    workspace.retrain(right=6)
     worse = workspace.publish()["id"]
     done = _registry(object_store, workspace.bucket, "promote", worse, PYTHONPATH=str(REPOSITORY))
     assert (done.returncode, done.stderr) == (1, "")
     first, *sentences = done.stdout.splitlines()
     assert first == f"{worse} is not champion"
-    assert any(line.startswith("✗ top-1 50.00 % is 25.00 points below") for line in sentences)
+    assert any(line.startswith("✗ top-1 25.00 % is 50.00 points below") for line in sentences)
     assert any(line.startswith("✓ model.keras reproduces") for line in sentences)
     assert resolve(workspace.bucket, "champion") == champion
 
