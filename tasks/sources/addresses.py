@@ -16,6 +16,7 @@ import requests
 import urllib3
 
 CHUNK = 1 << 16
+PROXY_KINDS = "HTTPS_PROXY and HTTP_PROXY take http://host:port; for socks5:// install the package pysocks"
 TEMPORARY_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
@@ -180,6 +181,8 @@ def _network_errors(timeout: float) -> Iterator[None]:
     except (requests.ConnectionError, urllib3.exceptions.HTTPError, ConnectionError) as error:
         raise TemporaryError(_root_cause(error)) from error
     except requests.RequestException as error:
+        if isinstance(error, requests.exceptions.InvalidProxyURL) or "SOCKS" in str(error):
+            raise TransferError(f"the shell's proxy cannot be used: {PROXY_KINDS}") from error
         raise TransferError(f"the request failed: {type(error).__name__}") from error
 
 

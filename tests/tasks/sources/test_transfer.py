@@ -219,6 +219,17 @@ def test_address_that_is_no_url_is_named_by_position(tmp_path: Path, server: Fau
         get(tmp_path, server.url("/a"), address)
 
 
+@pytest.mark.parametrize("name", ["ALL_PROXY", "http_proxy"])
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:9", "socks://127.0.0.1:9", "http://"])
+def test_a_proxy_of_another_kind_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, proxy: str
+) -> None:
+    monkeypatch.setenv(name, proxy)
+    with pytest.raises(InputError, match=r"\(the shell's proxy cannot be used: .* pysocks\)") as caught:
+        get(tmp_path, "http://archive.invalid/a")
+    assert not isinstance(caught.value, OutageError)
+
+
 def test_file_address_with_escapes(tmp_path: Path) -> None:
     source = tmp_path / "a file.bin"
     source.write_bytes(DATA)
