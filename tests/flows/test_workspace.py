@@ -1,7 +1,10 @@
+import contextlib
+import json
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -111,6 +114,53 @@ def test_a_dvc_at_work_keeps_its_lock(project: Path) -> None:
         with exclusive_workspace(project):
             assert (project / ".dvc/tmp/rwlock").exists()
         stop_group(dvc.pid, 10, dvc)
+
+
+SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
+
+
+@contextlib.contextmanager
+def sleeper(folder: Path, *words: str) -> Iterator[int]:
+    """Give the number of a process in that folder whose command line ends with these words."""
+    with subprocess.Popen([*SLEEP, *words], cwd=folder) as process:
+        try:
+            yield process.pid
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("locks", [".dvc/tmp/rwlock", ".dvc/tmp/exps/rwlock"])
+@pytest.mark.parametrize(
+    ("folder", "words"),
+    [
+        (".", ["another program"]),
+        (".", ["--file", ".dvc/config"]),
+        (".", ["-m", "dvc", "repro", "other"]),
+        ("..", ["-m", "dvc", "repro", "--single-item", "make"]),  # of another workspace
+    ],
+)
+def test_a_number_that_belongs_to_another_process_by_now_locks_nothing(
+    workspace: Path, locks: str, folder: str, words: list[str]
+) -> None:
+    (workspace / locks).parent.mkdir(parents=True)
+    with sleeper(workspace / folder, *words) as stranger:
+        note = {"pid": stranger, "cmd": "/venv/bin/dvc repro --single-item make"}
+        (workspace / locks).write_text(json.dumps({"write": {"/made": note}, "read": {"/make.py": [note]}}))
+        with exclusive_workspace(workspace):
+            assert not (workspace / locks).exists()
+            assert birth_of(stranger) is not None
+
+
+@pytest.mark.parametrize("program", ["dvc", "/a venv/bin/dvc", "/a venv/lib/python3.11/site-packages/dvc/__main__.py"])
+def test_of_several_notes_that_of_a_living_dvc_stays(workspace: Path, program: str) -> None:
+    (workspace / ".dvc/tmp").mkdir()
+    with sleeper(workspace, "-m", "dvc", "repro", "make") as living:
+        note, stale = ({"pid": pid, "cmd": f"{program} repro make"} for pid in (living, os.getpid()))
+        notes = {"write": {"/made": note, "/other": stale}, "read": {"/a": [stale, note], "/b": [stale]}}
+        (workspace / ".dvc/tmp/rwlock").write_text(json.dumps(notes))
+        with exclusive_workspace(workspace):
+            kept = json.loads((workspace / ".dvc/tmp/rwlock").read_text())
+        assert kept == {"write": {"/made": note}, "read": {"/a": [note]}}
 
 
 def test_stale_note_stops_nobody(workspace: Path) -> None:
