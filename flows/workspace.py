@@ -39,8 +39,7 @@ def exclusive_workspace(
     Raises:
         InputError: `folder` is no DVC project, or another run holds it; that is an OutageError where it was waited for.
     """
-    if not (folder / ".dvc").is_dir():
-        raise InputError(f"{folder} is not a DVC project: it has no folder .dvc")
+    check_dvc(folder)
     path = folder / LOCK_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+", encoding="utf-8") as stream:
@@ -53,6 +52,29 @@ def exclusive_workspace(
             yield lambda leader: _write(stream, {"run": os.getpid(), "group": leader, "birth": birth_of(leader)})
         finally:
             _write(stream, {})
+
+
+def check_dvc(folder: Path) -> None:
+    """Raise InputError where a folder is no DVC project."""
+    if not (folder / ".dvc").is_dir():
+        raise InputError(f"{folder} is not a DVC project: it has no folder .dvc")
+
+
+def check_git(folder: Path) -> None:
+    """Raise InputError where a DVC project is in no git repository, and is not set to do without."""
+    if any((place / ".git").exists() for place in (folder, *folder.parents)):
+        return
+    from dvc.repo import Repo  # noqa: PLC0415 - DVC takes a second to import
+    from dvc.scm import SCMError  # noqa: PLC0415
+
+    try:
+        with Repo(str(folder)):
+            return
+    except SCMError as error:
+        raise InputError(
+            f"{folder} is in no git repository, without which DVC does not work: git clone the project instead of "
+            "unpacking it, or type: git init && git add . && git commit -m Unpacked"
+        ) from error
 
 
 def _lock(stream: IO[str], folder: Path, wait_seconds: float, say: Callable[[str], None]) -> None:

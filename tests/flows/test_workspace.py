@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from flows.stages import StageError, run_stage
-from flows.workspace import LOCK_FILE, exclusive_workspace
+from flows.workspace import LOCK_FILE, check_git, exclusive_workspace
 from infra.process_group import birth_of, group_lives, stop_group
 from tasks.stage.errors import InputError, OutageError
 from tests.fixtures.dvc_project import MAKE, REPOSITORY
@@ -191,3 +191,17 @@ def test_workspace_is_free_again_after_a_failure(workspace: Path) -> None:
 def test_folder_without_dvc_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a DVC project"), exclusive_workspace(tmp_path):
         pass
+
+
+def test_a_project_that_is_set_to_do_without_git_is_taken(tmp_path: Path) -> None:
+    (tmp_path / ".dvc").mkdir()
+    with pytest.raises(InputError, match="in no git repository"):
+        check_git(tmp_path)
+    (tmp_path / ".dvc/config").write_text("[core]\n    no_scm = true\n")
+    check_git(tmp_path)
+
+
+def test_a_folder_of_a_repository_is_taken(project: Path) -> None:
+    (project / "below").mkdir()
+    check_git(project / "below")
+    check_git(project)
