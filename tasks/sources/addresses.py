@@ -205,6 +205,12 @@ def _open_file(address: str, start: int, validator: str | None) -> Iterator[Body
     if parts.netloc not in ("", "localhost"):
         raise TransferError(f"a file:// address names no host, and this one names {parts.netloc!r}")
     path = Path(url2pathname(parts.path))
+    if path.is_dir():
+        raise TransferError(
+            "no such file, but a folder: pack it, as by tar -czf images.tar.gz -C FOLDER ., and name that archive"
+        )
+    if path.exists() and not path.is_file():
+        raise TransferError("no such file, but a device or a pipe")
     if not path.is_file() or not os.access(path, os.R_OK):
         raise TransferError("no such file, or not readable")
     with path.open("rb") as stream:
