@@ -33,7 +33,6 @@ from flows.stages import Outcome, StageResult, is_unchanged, read_stages, run_st
 from flows.telling import Run, told
 from flows.waiting import skip_what_waits
 from flows.workspace import exclusive_workspace
-from tasks.s3.credentials import load_credentials
 
 HOUR = 3600.0
 HELD_SECONDS = 150.0  # a stopped run has a minute to save, and one more to end
@@ -199,8 +198,10 @@ def _set_for_good(overrides: Overrides) -> AbstractContextManager[None]:
 
 def _bring_all_up_to_date(run: Run, note_group: Any, *, push_data: bool, save_run: bool) -> State[list[StageResult]]:
     """Run the stages with the parameters that stand in params.yaml; return the state in which the run ends."""
+    from tasks.s3.client import check_credentials  # noqa: PLC0415 - with boto3 a second to import
+
     folder = run.folder
-    load_credentials()
+    check_credentials()
     earlier = EarlierRuns(folder)
     for stage in read_stages(folder):
         run.results.append(stage_task(stage)(stage, note_group, earlier))

@@ -42,7 +42,11 @@ def run(given: Overrides) -> None:
     overrides = reachable_data(given, Path.cwd(), lambda sentence: print(sentence, flush=True))
     check_dvc(Path.cwd())
     check_git(Path.cwd())
-    if not any(os.environ.get(name) for name in CHOSEN_ELSEWHERE):
+    if any(os.environ.get(name) for name in CHOSEN_ELSEWHERE):
+        from tasks.s3.client import check_credentials  # noqa: PLC0415 - with boto3 a second to import
+
+        check_credentials()
+    else:
         print("starting the object store …", flush=True)
         ObjectStore().start()
     if not PrefectServer().is_running() and (unchanged := nothing_new(overrides, Path.cwd())) is not None:

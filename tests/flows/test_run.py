@@ -70,6 +70,22 @@ def test_a_folder_without_dvc_is_one_sentence_before_anything_starts(tmp_path: P
     assert not (tmp_path / ".local").exists()
 
 
+def test_a_profile_that_cannot_be_used_is_said_before_anything_starts(project: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.run", "--set", "download.dataset=digits"],
+        cwd=project,
+        env=environment | {"PYTHONPATH": str(REPOSITORY), "AWS_PROFILE": "work", "HOME": str(project.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("run: AWS_PROFILE=work cannot be used: ")
+    assert len(done.stderr.splitlines()) == 1
+    assert not (project / ".local").exists()
+
+
 # The port that is chosen first is taken, as by another server that starts at the same time.
 SERVER_ON_ANOTHER_PORT = """
 import socket
