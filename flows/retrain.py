@@ -27,6 +27,7 @@ from flows.lineage import push, save_experiment
 from flows.offer import PUBLISH, offer
 from flows.outages import outlast
 from flows.overrides import Overrides, apply_overrides, overridden, put_back
+from flows.renewed import RENEWED, has_renewed_source
 from flows.run_cache import EarlierRuns, push_runs
 from flows.share import push_experiment
 from flows.stages import Outcome, StageResult, is_unchanged, read_stages, run_stage
@@ -69,7 +70,10 @@ def bring_up_to_date(stage: str, note_group: Any, earlier: EarlierRuns, force: b
     logger = get_run_logger()
     start = time.monotonic()
     if not force and is_unchanged(stage, Path.cwd()):
-        return _logged(StageResult(stage, Outcome.UNCHANGED, time.monotonic() - start), logger.info)
+        force = has_renewed_source(stage, logger.warning)
+        if not force:
+            return _logged(StageResult(stage, Outcome.UNCHANGED, time.monotonic() - start), logger.info)
+        logger.info(RENEWED)
     earlier.fetch(stage, logger.warning)
     progress = ProgressArtifact(stage)
 

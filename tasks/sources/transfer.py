@@ -18,6 +18,7 @@ from tasks.sources.addresses import (
     shown,
 )
 from tasks.sources.partial import PartialFile
+from tasks.sources.renewal import note_version
 from tasks.stage.errors import InputError, OutageError
 from tasks.stage.files import sha256_of
 from tasks.stage.progress import Progress, format_duration
@@ -75,6 +76,8 @@ def fetch(
                 is_transient = is_transient or isinstance(error, TemporaryError)
                 continue
             verified = folder / part.sha256
+            if sha256 is None:
+                note_version(folder, address, part.validator)
             part.keep(verified)
             return verified
     kind = OutageError if is_transient else InputError
