@@ -46,9 +46,21 @@ deploy: environment ## register prefect.yaml's deployment with the Prefect serve
 image: environment ## build the worker's image with buildah, without a daemon; LOCK=requirements-gpu.lock brings CUDA
 	@$(PYTHON) -m infra.docker.build_image --lock $(or $(LOCK),requirements.lock)
 
-environment: $(STAMP)
+environment: .venv/activated
+
+# A line that Python runs when it starts: DVC starts a stage as `python -m …`, and so each program of .venv/bin finds the
+# others there in a shell that was not activated.
+.venv/activated: export ACTIVATION := import os, sys; \
+  found = os.environ.get("PATH", os.defpath).split(os.pathsep); \
+  os.environ["PATH"] = os.pathsep.join(dict.fromkeys([os.path.join(sys.prefix, "bin"), *found]))
+.venv/activated: $(STAMP)
+	@$(PYTHON) -c 'import os, sysconfig; \
+	  print(os.environ["ACTIVATION"], file=open(sysconfig.get_path("purelib") + "/activation.pth", "w"))'; touch $@
 
 # The lock is all that is installed: without --no-deps pip would look at newer releases for extras, and refuse them.
+# A person's pip may be set to install elsewhere, or only to try: not this environment.
+INSTALL_HERE := PIP_USER=0 PIP_DRY_RUN=0 $(PYTHON) -m pip --python= install --target= --root=/ "--prefix=$(CURDIR)/.venv"
+
 $(STAMP): requirements.lock
 	@for name in python3.13 python3.12 python3.11 python3 python; do \
 	  if $$name -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; \
@@ -58,6 +70,6 @@ $(STAMP): requirements.lock
 	echo "making .venv with $$($$python --version), from requirements.lock: a few minutes, once"; \
 	if [ -L .venv ]; then rm .venv; hash -r; else rm -f $@; fi; \
 	$$python -m venv --clear .venv; \
-	$(PYTHON) -m pip install --disable-pip-version-check --no-deps --require-hashes -r requirements.lock | \
+	$(INSTALL_HERE) --disable-pip-version-check --no-deps --require-hashes -r requirements.lock | \
 	  awk '/Downloading .* MB/ { print; fflush() } /^Installing/ { print "Installing"; fflush() }'; \
 	touch $@

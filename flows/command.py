@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from infra.leash import Leash
+from infra.prefect_proxies import given_back
 from infra.process_group import stop_group
 
 KEPT_LINES = 40
@@ -94,9 +95,12 @@ def run_lines(
 
 
 def command_environment() -> dict[str, str]:
-    """Return this process's environment with its own Python first on PATH and lines that come when they are printed."""
+    """Return this process's environment with its own Python first on PATH and lines that come when they are printed.
+
+    The person's proxies are in it, also those that Prefect cannot use.
+    """
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    return os.environ | {"PATH": path, "PYTHONUNBUFFERED": "1"}
+    return given_back(os.environ) | {"PATH": path, "PYTHONUNBUFFERED": "1"}
 
 
 def _follow(process: subprocess.Popen[bytes], output: int, on_line: OnLine, limits: Limits) -> Finished:

@@ -11,6 +11,7 @@ from flows.failures import StepError
 from flows.lineage import missing_in_remote
 from flows.offer import RECEIPT, offer
 from flows.overrides import Overrides, would_change
+from flows.renewed import has_renewed_source
 from flows.run_cache import missing_runs
 from flows.stages import Outcome, StageResult, is_unchanged, read_stages
 from flows.workspace import exclusive_workspace
@@ -42,7 +43,7 @@ def _unchanged_stages(folder: Path) -> list[StageResult]:
     results = []
     for name in read_stages(folder):
         start = time.monotonic()
-        if not is_unchanged(name, folder):
+        if not is_unchanged(name, folder) or has_renewed_source(name, print):
             return []
         results.append(StageResult(name, Outcome.UNCHANGED, time.monotonic() - start))
     return results

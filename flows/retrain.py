@@ -27,13 +27,13 @@ from flows.lineage import push, save_experiment
 from flows.offer import PUBLISH, offer
 from flows.outages import outlast
 from flows.overrides import Overrides, apply_overrides, overridden, put_back
+from flows.renewed import RENEWED, has_renewed_source
 from flows.run_cache import EarlierRuns, push_runs
 from flows.share import push_experiment
 from flows.stages import Outcome, StageResult, is_unchanged, read_stages, run_stage
 from flows.telling import Run, told
 from flows.waiting import skip_what_waits
 from flows.workspace import exclusive_workspace
-from tasks.s3.credentials import load_credentials
 
 HOUR = 3600.0
 HELD_SECONDS = 150.0  # a stopped run has a minute to save, and one more to end
@@ -70,7 +70,10 @@ def bring_up_to_date(stage: str, note_group: Any, earlier: EarlierRuns, force: b
     logger = get_run_logger()
     start = time.monotonic()
     if not force and is_unchanged(stage, Path.cwd()):
-        return _logged(StageResult(stage, Outcome.UNCHANGED, time.monotonic() - start), logger.info)
+        force = has_renewed_source(stage, logger.warning)
+        if not force:
+            return _logged(StageResult(stage, Outcome.UNCHANGED, time.monotonic() - start), logger.info)
+        logger.info(RENEWED)
     earlier.fetch(stage, logger.warning)
     progress = ProgressArtifact(stage)
 
@@ -199,8 +202,10 @@ def _set_for_good(overrides: Overrides) -> AbstractContextManager[None]:
 
 def _bring_all_up_to_date(run: Run, note_group: Any, *, push_data: bool, save_run: bool) -> State[list[StageResult]]:
     """Run the stages with the parameters that stand in params.yaml; return the state in which the run ends."""
+    from tasks.s3.client import check_credentials  # noqa: PLC0415 - with boto3 a second to import
+
     folder = run.folder
-    load_credentials()
+    check_credentials()
     earlier = EarlierRuns(folder)
     for stage in read_stages(folder):
         run.results.append(stage_task(stage)(stage, note_group, earlier))

@@ -21,6 +21,7 @@ from flows.nothing_new import nothing_new
 from flows.overrides import Overrides, parse_assignments
 from flows.stages import StageResult
 from flows.summary import summary
+from flows.workspace import check_dvc, check_git
 from infra.local.object_store import ObjectStore
 from infra.local.prefect_server import PrefectServer
 from infra.local.worker import Worker
@@ -39,7 +40,13 @@ def run(given: Overrides) -> None:
         SystemExit: A stage failed for another reason.
     """
     overrides = reachable_data(given, Path.cwd(), lambda sentence: print(sentence, flush=True))
-    if not any(os.environ.get(name) for name in CHOSEN_ELSEWHERE):
+    check_dvc(Path.cwd())
+    check_git(Path.cwd())
+    if any(os.environ.get(name) for name in CHOSEN_ELSEWHERE):
+        from tasks.s3.client import check_credentials  # noqa: PLC0415 - with boto3 a second to import
+
+        check_credentials()
+    else:
         print("starting the object store …", flush=True)
         ObjectStore().start()
     if not PrefectServer().is_running() and (unchanged := nothing_new(overrides, Path.cwd())) is not None:

@@ -2,20 +2,22 @@
 
 import contextlib
 import fcntl
-import itertools
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from infra.process_group import birth_of, command_of, stop_group
+from infra.process_group import birth_of, command_of, folder_of, stop_group
 from tasks.stage.errors import InputError, OutageError
+from tasks.stage.files import write_json
 from tasks.stage.progress import format_duration
 
 LOCK_FILE = Path(".dvc/tmp/retrain.lock")  # beside DVC's own locks, which git ignores
-DVC_LOCKS = Path(".dvc/tmp/rwlock")
+DVC_LOCKS = (Path(".dvc/tmp/rwlock"), Path(".dvc/tmp/exps/rwlock"))  # of stages, and of experiments
+PROGRAM = re.compile(r"^.*(?:__main__\.py|bin/dvc)|^\S+")  # as DVC notes its own: Python has it as `-m dvc`
 GRACE_SECONDS = 60.0
 POLL_SECONDS = 0.5
 
@@ -37,19 +39,42 @@ def exclusive_workspace(
     Raises:
         InputError: `folder` is no DVC project, or another run holds it; that is an OutageError where it was waited for.
     """
-    if not (folder / ".dvc").is_dir():
-        raise InputError(f"{folder} is not a DVC project: it has no folder .dvc")
+    check_dvc(folder)
     path = folder / LOCK_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+", encoding="utf-8") as stream:
         _lock(stream, folder, wait_seconds, say)
         _stop_orphan(_read(stream))
-        _unlock_dvc(folder)
+        for locks in DVC_LOCKS:
+            _unlock_dvc(folder / locks, folder)
         _write(stream, {"run": os.getpid()})
         try:
             yield lambda leader: _write(stream, {"run": os.getpid(), "group": leader, "birth": birth_of(leader)})
         finally:
             _write(stream, {})
+
+
+def check_dvc(folder: Path) -> None:
+    """Raise InputError where a folder is no DVC project."""
+    if not (folder / ".dvc").is_dir():
+        raise InputError(f"{folder} is not a DVC project: it has no folder .dvc")
+
+
+def check_git(folder: Path) -> None:
+    """Raise InputError where a DVC project is in no git repository, and is not set to do without."""
+    if any((place / ".git").exists() for place in (folder, *folder.parents)):
+        return
+    from dvc.repo import Repo  # noqa: PLC0415 - DVC takes a second to import
+    from dvc.scm import SCMError  # noqa: PLC0415
+
+    try:
+        with Repo(str(folder)):
+            return
+    except SCMError as error:
+        raise InputError(
+            f"{folder} is in no git repository, without which DVC does not work: git clone the project instead of "
+            "unpacking it, or type: git init && git add . && git commit -m Unpacked"
+        ) from error
 
 
 def _lock(stream: IO[str], folder: Path, wait_seconds: float, say: Callable[[str], None]) -> None:
@@ -70,23 +95,38 @@ def _lock(stream: IO[str], folder: Path, wait_seconds: float, say: Callable[[str
             return
 
 
-def _unlock_dvc(folder: Path) -> None:
-    """Remove DVC's note of which process reads and writes what, unless one of them is a DVC that lives.
+def _unlock_dvc(path: Path, folder: Path) -> None:
+    """Take out of DVC's notes, of which process reads and writes what, those whose process is not that one any more.
 
     DVC looks only whether a process has the number, which may be another one by now, and fails on a note that was cut
     off when its writer was killed.
     """
-    path = folder / DVC_LOCKS
     try:
         notes = json.loads(path.read_text(encoding="utf-8"))
-        readers, writers = notes["read"].values(), notes["write"].values()
-        holders = {int(note["pid"]) for note in [*itertools.chain(*readers), *writers]}
+        readers = {name: [note for note in each if _is_at_work(note, folder)] for name, each in notes["read"].items()}
+        writers = {name: note for name, note in notes["write"].items() if _is_at_work(note, folder)}
     except FileNotFoundError:
         return
     except (ValueError, TypeError, KeyError, AttributeError):
-        holders = set()
-    if not any("dvc" in command_of(holder) for holder in holders):
+        notes, readers, writers = {}, {}, {}
+    kept = {"read": {name: each for name, each in readers.items() if each}, "write": writers}
+    if not any(kept.values()):
         path.unlink()
+    elif kept != notes:
+        write_json(path, kept)
+
+
+def _is_at_work(note: dict[str, Any], folder: Path) -> bool:
+    """Return whether the process that wrote a note lives: the number, its words after the program's name, its folder.
+
+    Where that is the folder of another workspace, the number belongs to another DVC.
+    """
+    words = PROGRAM.sub("", str(note["cmd"])).strip()
+    command = command_of(int(note["pid"]))
+    if "dvc" not in command or not command.endswith(words):
+        return False
+    place = folder_of(int(note["pid"]))
+    return place is None or place.is_relative_to(folder.resolve())
 
 
 def _stop_orphan(record: dict[str, Any]) -> None:

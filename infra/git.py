@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+from infra.prefect_proxies import given_back
 from infra.process_group import stop_group
 
 GRACE_SECONDS = 5.0
@@ -130,7 +131,7 @@ def in_clone(folder: Path) -> list[str]:
 
 
 def _environment(remote: Remote) -> dict[str, str]:
-    environment = {name: value for name, value in os.environ.items() if name not in FOREIGN} | SILENT
+    environment = {name: value for name, value in given_back(os.environ).items() if name not in FOREIGN} | SILENT
     environment |= {USER_VARIABLE: remote.user, TOKEN_VARIABLE: remote.token}
     first = int(environment.get("GIT_CONFIG_COUNT", "0"))
     settings = [*SETTINGS, *remote.settings]

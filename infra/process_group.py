@@ -66,6 +66,14 @@ def command_of(pid: int) -> str:
     return shown.stdout.strip()
 
 
+def folder_of(pid: int) -> Path | None:
+    """Return a process's working folder; None where it is dead, somebody else's, or there is no /proc."""
+    try:
+        return (PROCESS_FILES / f"{pid}/cwd").resolve(strict=True)
+    except OSError:
+        return None
+
+
 def process_ids() -> list[int]:
     """Return the number of every process; none where there is no /proc."""
     return [int(entry.name) for entry in PROCESS_FILES.glob("[0-9]*")]

@@ -37,6 +37,7 @@ from infra.left_behind import (
 )
 from infra.monitoring.endpoint import serve
 from infra.prefect_api import PrefectAPI
+from infra.prefect_proxies import set_aside
 from infra.process_group import is_dead
 from infra.restart import POOL, Machine, Sweep, say_with_time
 from infra.scheduler import NoRunsError, check_scheduler
@@ -104,9 +105,13 @@ def start_sweeping(pool: str, name: str, stopping: threading.Event, *, runs_here
 
 def work(name: str, arguments: Sequence[str], stopping: threading.Event) -> int:
     """Run the worker until it ends or is to stop; return its exit status as a shell would."""
+    proxies = set_aside(os.environ)
+    for variable in sorted(proxies.keys() & os.environ.keys()):
+        say_with_time(f"{variable} names what Prefect's client cannot use: it asks its server without")
     worker = subprocess.Popen(
         [sys.executable, "-m", "infra.prefect_worker", "start", *arguments],
         env={"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS), **os.environ}
+        | proxies
         | worker_environment(name, Path.cwd()),
         start_new_session=True,  # a terminal's Ctrl-C is for this process alone
     )

@@ -2,12 +2,15 @@
 
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tasks.data.archive import archive_suffix, members
 from tasks.data.digits import bundled_digits
 from tasks.params.params import DownloadParams, load_params
+from tasks.sources.addresses import TransferSettings
+from tasks.sources.renewal import forget_version, is_renewed
 from tasks.sources.source import RawSource, is_intact, load_source, save_source
 from tasks.sources.transfer import RetryPolicy, fetch
 from tasks.stage.errors import InputError, run_command
@@ -41,7 +44,7 @@ def download(params: DownloadParams, raw: Path, cache: Path = CACHE) -> None:
     addresses = (bundled.as_uri(),) if bundled else params.addresses
     archive = fetch(addresses, wanted, cache, retry, _connect_s3)
     if not bundled:
-        _refuse_no_archive(archive)
+        _refuse_no_archive(archive, addresses)
     name, size = _published_name(params.dataset, archive), archive.stat().st_size
     with replaced_folder(raw) as temporary:
         _place(archive, temporary / name)
@@ -49,6 +52,19 @@ def download(params: DownloadParams, raw: Path, cache: Path = CACHE) -> None:
     print(f"{raw / name}: {size:,} bytes, sha256 {archive.name}")
     if wanted is None:
         print(f"To accept only these bytes from now on, set in params.yaml: download.sha256: {archive.name}")
+        print("Without it dvc repro does not notice another archive at download.url; make run asks there each time.")
+
+
+def archive_is_renewed(params: DownloadParams, cache: Path = CACHE) -> bool | None:
+    """Return whether the address has another archive than the one that was taken; None where that cannot be told.
+
+    One that download.sha256 names is never renewed.
+    """
+    if params.dataset == "digits" or params.sha256 is not None:
+        return False
+    settings = TransferSettings(params.timeout_seconds, _connect_s3)
+    answers = (is_renewed(cache, address, settings) for address in params.addresses)
+    return next((answer for answer in answers if answer is not None), None)
 
 
 def _is_there(raw: Path, dataset: str, sha256: str) -> bool:
@@ -60,7 +76,7 @@ def _is_there(raw: Path, dataset: str, sha256: str) -> bool:
     return (source.dataset, source.sha256) == (dataset, sha256) and is_intact(source)
 
 
-def _refuse_no_archive(path: Path) -> None:
+def _refuse_no_archive(path: Path, addresses: Sequence[str]) -> None:
     """Keep nothing but an archive: a file of secrets or a login page must not go where data are pushed from."""
     try:
         found = next(members(path), None)
@@ -70,6 +86,8 @@ def _refuse_no_archive(path: Path) -> None:
         reason = "it is empty"
     if found is None:
         path.unlink()
+        for address in addresses:
+            forget_version(path.parent, address)
         raise InputError(f"what was downloaded is no archive of images: {reason}; download.url says where it came from")
 
 

@@ -24,6 +24,7 @@ from infra.messages import configured_messages, who_is_told
 from infra.prefect_api import PrefectAPI
 from infra.scheduler import NoRunsError, check_scheduler
 from tasks.stage.errors import InputError, run_command
+from tasks.stage.proxies import EXCEPTIONS
 
 
 class Stack:
@@ -90,7 +91,7 @@ class Stack:
         watch(self.object_store, self.prefect, self.worker)
 
     def env(self) -> None:
-        """Print the variables that reach the servers, as lines for a shell.
+        """Print the variables that reach the servers, also past a proxy, as lines for a shell.
 
         Raises:
             InputError: None of them is running.
@@ -102,6 +103,7 @@ class Stack:
             variables |= self.prefect.environment
         if not variables:
             raise InputError("nothing is running here; start it with: make up")
+        variables = {name: os.environ[name] for name in EXCEPTIONS if name in os.environ} | variables
         for name, value in variables.items():
             print(f"export {name}={shlex.quote(value)}")
 

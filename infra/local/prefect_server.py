@@ -11,6 +11,7 @@ from infra.automations import HEARTBEAT_SECONDS
 from infra.local.process import LOOPBACK, BackgroundProcess, free_port, locked
 from infra.local.secrets import private_folder, write_private_text
 from infra.prefect_api import PrefectAPI
+from infra.prefect_proxies import set_aside
 from tasks.stage.errors import InputError
 from tasks.stage.files import read_json, write_json
 
@@ -24,6 +25,8 @@ POLL_SECONDS = 0.2
 
 def prefect_environment(folder: Path = DEFAULT_FOLDER) -> dict[str, str]:
     """Return the variables that keep Prefect's files in `folder` and Prefect silent about its users and itself.
+
+    So are those that set proxies aside which would end it (infra/prefect_proxies.py).
 
     Who may start a run can run any command as its worker: so the server asks for a password, of other users of the
     machine and of web pages that reach loopback through a browser. It is in `folder/prefect/password`.
@@ -44,6 +47,7 @@ def prefect_environment(folder: Path = DEFAULT_FOLDER) -> dict[str, str]:
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
         # A machine that trains at the same time needs more than Prefect's 20 seconds to start a run's own server.
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        **set_aside(os.environ),
     }
 
 

@@ -8,24 +8,31 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 import boto3
+import botocore.session
 from boto3.exceptions import Boto3Error, RetriesExceededError
 from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
     ConnectionError,
+    CredentialRetrievalError,
     EndpointConnectionError,
     FlexibleChecksumError,
     HTTPClientError,
     IncompleteReadError,
+    InvalidConfigError,
+    LoginError,
+    MetadataRetrievalError,
     NoCredentialsError,
     PartialCredentialsError,
+    ProfileNotFound,
     SSLError,
+    SSOError,
 )
 from s3transfer.exceptions import S3DownloadFailedError
 from urllib3.exceptions import HTTPError
 
-from tasks.s3.credentials import load_credentials
+from tasks.s3.credentials import CHOSEN_ELSEWHERE, load_credentials
 from tasks.s3.slow_answers import give_up_on_slow_answers
 from tasks.stage.errors import InputError, OutageError
 from tasks.stage.progress import format_duration
@@ -44,6 +51,11 @@ BUSY = {"ConditionalRequestConflict", "OperationAborted"}
 THROTTLED = {"SlowDown", "Throttling", "ThrottlingException", "TooManyRequests", "RequestLimitExceeded", "429"}
 BROKE_OFF = {"IncompleteBody", "RequestTimeout"}
 OUTAGE_CODES = BUSY | THROTTLED | BROKE_OFF
+NO_PROFILE: dict[str, Any] = {"profile": (None, [], None, None), "config_file": (None, [], os.devnull, None)}
+CREDENTIAL_ERRORS = (
+    *(CredentialRetrievalError, InvalidConfigError, LoginError, MetadataRetrievalError, NoCredentialsError),
+    *(PartialCredentialsError, ProfileNotFound, SSOError),
+)
 OUTAGE_STATUSES = {429, 500, 502, 503, 504}
 
 
@@ -51,7 +63,8 @@ def connect(environment: Mapping[str, str] | None = None) -> Any:
     """Return an S3 client for the endpoint and the credentials of the AWS_* variables.
 
     Args:
-        environment: The AWS_* variables to use; if not given, those of the process, completed by load_credentials.
+        environment: The AWS_* variables to use, and no profile or file of the person's; if not given, those of the
+            process, completed by load_credentials.
 
     A custom endpoint gets path-style addressing, and checksums only where S3 requires them: the default ones of
     boto3 ≥ 1.36 break some stores. AWS itself keeps its defaults. Retries and time-outs are bounded, and an object that
@@ -68,7 +81,8 @@ def connect(environment: Mapping[str, str] | None = None) -> Any:
         raise InputError("the S3 endpoint must hold no credentials: they go into AWS_ACCESS_KEY_ID and its companions")
     given = environment is not os.environ
     try:
-        client = boto3.session.Session().client(  # its own: the default one remembers the first credentials
+        own = botocore.session.Session(session_vars=NO_PROFILE) if given else None
+        client = boto3.session.Session(botocore_session=own).client(  # the default one remembers the first credentials
             "s3",
             endpoint_url=endpoint,
             region_name=environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or DEFAULT_REGION,
@@ -76,10 +90,49 @@ def connect(environment: Mapping[str, str] | None = None) -> Any:
             aws_secret_access_key=environment["AWS_SECRET_ACCESS_KEY"] if given else None,
             config=_config(custom_endpoint=endpoint is not None),
         )
+    except CREDENTIAL_ERRORS as error:
+        raise _credentials_refused(error) from error
     except (BotoCoreError, ValueError) as error:
         raise InputError(f"the S3 settings are wrong: {_one_line(error)}") from error
     give_up_on_slow_answers(client)
     return client
+
+
+def check_credentials() -> None:
+    """Look for the credentials that the environment chooses, before work that would end for want of them.
+
+    S3 is not asked. Whoever gives them out may be away for now: that is for the stage to say that needs them.
+
+    Raises:
+        InputError: They cannot be had, because of the profile, a login or a variable.
+    """
+    with contextlib.suppress(OutageError):
+        connect()
+        if not any(os.environ.get(name) for name in CHOSEN_ELSEWHERE):
+            return
+        try:
+            credentials = boto3.session.Session().get_credentials()
+            if credentials is None:
+                raise NoCredentialsError
+            credentials.get_frozen_credentials()
+        except (BotoCoreError, ClientError) as error:
+            raise _credentials_refused(error) from error
+
+
+def _credentials_refused(error: Exception) -> InputError:
+    """Return an error that says what is wrong with the credentials that the environment chooses, and what to type."""
+    reason = _one_line(error)
+    if is_outage(error) or isinstance(error, MetadataRetrievalError) or "container-role" in reason:
+        return OutageError(f"the S3 credentials cannot be had for now: {reason}")
+    variable = next((name for name in ("AWS_PROFILE", "AWS_DEFAULT_PROFILE") if os.environ.get(name)), None)
+    if variable is None:
+        return InputError(f"the S3 credentials of the environment cannot be used: {reason}")
+    profile = os.environ[variable]
+    return InputError(
+        f"{variable}={profile} cannot be used: {reason}; log in with: aws sso login --profile {profile}, or take a "
+        f"profile that `aws configure list-profiles` names, or: unset {variable}, for while it is set the local object "
+        "store is not used"
+    )
 
 
 def _config(*, custom_endpoint: bool) -> Config:
@@ -117,6 +170,8 @@ def storage_errors(client: Any, bucket: str, key: str = "") -> Iterator[None]:
     try:
         yield
     except (NoCredentialsError, PartialCredentialsError) as error:
+        if os.environ.get("AWS_PROFILE") or os.environ.get("AWS_DEFAULT_PROFILE"):
+            raise _credentials_refused(error) from error
         raise InputError(
             f"no S3 credentials for {endpoint}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
             "or start the local object store with: make up"
@@ -134,6 +189,8 @@ def storage_errors(client: Any, bucket: str, key: str = "") -> Iterator[None]:
         raise InputError(
             f"what came of {place} from {endpoint} is not what was written: its checksum differs"
         ) from error
+    except CREDENTIAL_ERRORS as error:
+        raise _credentials_refused(error) from error
     except BotoCoreError as error:
         raise InputError(f"the object store at {endpoint} could not be used: {_one_line(error)}") from error
 

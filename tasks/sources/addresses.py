@@ -16,6 +16,7 @@ import requests
 import urllib3
 
 CHUNK = 1 << 16
+PROXY_KINDS = "HTTPS_PROXY and HTTP_PROXY take http://host:port; for socks5:// install the package pysocks"
 TEMPORARY_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
@@ -180,6 +181,8 @@ def _network_errors(timeout: float) -> Iterator[None]:
     except (requests.ConnectionError, urllib3.exceptions.HTTPError, ConnectionError) as error:
         raise TemporaryError(_root_cause(error)) from error
     except requests.RequestException as error:
+        if isinstance(error, requests.exceptions.InvalidProxyURL) or "SOCKS" in str(error):
+            raise TransferError(f"the shell's proxy cannot be used: {PROXY_KINDS}") from error
         raise TransferError(f"the request failed: {type(error).__name__}") from error
 
 
@@ -202,6 +205,12 @@ def _open_file(address: str, start: int, validator: str | None) -> Iterator[Body
     if parts.netloc not in ("", "localhost"):
         raise TransferError(f"a file:// address names no host, and this one names {parts.netloc!r}")
     path = Path(url2pathname(parts.path))
+    if path.is_dir():
+        raise TransferError(
+            "no such file, but a folder: pack it, as by tar -czf images.tar.gz -C FOLDER ., and name that archive"
+        )
+    if path.exists() and not path.is_file():
+        raise TransferError("no such file, but a device or a pipe")
     if not path.is_file() or not os.access(path, os.R_OK):
         raise TransferError("no such file, or not readable")
     with path.open("rb") as stream:

@@ -18,6 +18,7 @@ from tasks.sources.addresses import (
     shown,
 )
 from tasks.sources.partial import PartialFile
+from tasks.sources.renewal import note_version
 from tasks.stage.errors import InputError, OutageError
 from tasks.stage.files import sha256_of
 from tasks.stage.progress import Progress, format_duration
@@ -75,6 +76,8 @@ def fetch(
                 is_transient = is_transient or isinstance(error, TemporaryError)
                 continue
             verified = folder / part.sha256
+            if sha256 is None:
+                note_version(folder, address, part.validator)
             part.keep(verified)
             return verified
     kind = OutageError if is_transient else InputError
@@ -159,7 +162,7 @@ def _append_all(chunks: Any, total: int | None, part: PartialFile) -> None:
 
 
 def _verify(sha256: str | None, part: PartialFile, resumed: bool) -> None:
-    """Compare the complete file's hash; a wrong file is removed.
+    """Compare the complete file's hash; our copy of a wrong file is removed.
 
     Raises:
         TemporaryError: It is wrong, but began with bytes of an earlier transfer, which may be to blame.
@@ -167,9 +170,13 @@ def _verify(sha256: str | None, part: PartialFile, resumed: bool) -> None:
     """
     if sha256 in (None, part.sha256):
         return
-    reason = f"its sha256 is {part.sha256} instead of {sha256}, so the file was removed"
+    reason = f"its sha256 is {part.sha256} instead of {sha256}"
+    renewed = (
+        f"{reason}, which download.sha256 asks for: what stands there stays, and was not taken; if it was renewed, "
+    )
+    renewed += f"set download.sha256={part.sha256}"
     part.restart()
-    raise TemporaryError(reason) if resumed else TransferError(reason)
+    raise TemporaryError(f"{reason}, so it is fetched anew") if resumed else TransferError(renewed)
 
 
 def pause_seconds(retry: RetryPolicy, attempt: int, retry_after: float) -> float:

@@ -2,6 +2,9 @@
 
 TensorFlow 2.21 logs from C++ while it is imported and while it looks for devices, whatever TF_CPP_MIN_LOG_LEVEL says.
 A stage's own sentence would drown in it. What it logs later obeys the variable; set to 0 it shows all.
+
+Keras is here as it comes: what a person's shell or ~/.keras says of its backend, image format, precision or length of
+training would train another network under the same parameters.
 """
 
 import contextlib
@@ -14,6 +17,7 @@ from pathlib import Path
 __all__ = ["held_back_stderr", "keras", "tf"]
 
 NVIDIA_DRIVER = Path("/dev/nvidiactl")
+SETTINGS_OF_THE_SHELL = ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH", "KERAS_NNX_ENABLED", "TF_USE_LEGACY_KERAS")
 
 
 @contextlib.contextmanager
@@ -39,9 +43,20 @@ if not NVIDIA_DRIVER.exists():
     # host that is gone fill pages before ours.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if "TF_CONFIG" in os.environ else "2")
 
+for name in SETTINGS_OF_THE_SHELL:
+    os.environ.pop(name, None)
+# Keras looks there for its keras.json, writes one where there is none, and keeps the weights that it fetches.
+home = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
+os.environ |= {"KERAS_BACKEND": "tensorflow", "KERAS_HOME": os.devnull}
+
 with held_back_stderr():
     import keras
     import tensorflow as tf
+    from keras.src.backend import config
 
     if not NVIDIA_DRIVER.exists():
         tf.config.list_physical_devices()
+
+os.environ["KERAS_HOME"] = config._KERAS_DIR = str(home)
+with contextlib.suppress(OSError):  # Keras then takes a folder of its own for weights
+    home.mkdir(parents=True, exist_ok=True)

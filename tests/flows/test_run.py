@@ -38,6 +38,54 @@ def test_bad_setting_is_one_sentence_before_anything_starts(tmp_path: Path, word
     assert (tmp_path / "params.yaml").read_bytes() == before
 
 
+def run_outside_git(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Start a run as `make run` does, in a folder above which there is no repository either."""
+    shutil.copy(REPOSITORY / "params.yaml", folder)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "GIT_"))}
+    return subprocess.run(
+        [sys.executable, "-m", "flows.run", "--set", "download.dataset=digits", *words],
+        cwd=folder,
+        env=environment | {"PYTHONPATH": str(REPOSITORY), "PATH": os.defpath},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_an_unpacked_archive_is_one_sentence_before_anything_starts(tmp_path: Path) -> None:
+    (tmp_path / ".dvc").mkdir()
+    shutil.copy(REPOSITORY / ".dvc/config", tmp_path / ".dvc")
+    done = run_outside_git(tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"run: {tmp_path} is in no git repository, ")
+    assert "git init" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / ".local").exists()
+
+
+def test_a_folder_without_dvc_is_one_sentence_before_anything_starts(tmp_path: Path) -> None:
+    done = run_outside_git(tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"run: {tmp_path} is not a DVC project: it has no folder .dvc\n"
+    assert not (tmp_path / ".local").exists()
+
+
+def test_a_profile_that_cannot_be_used_is_said_before_anything_starts(project: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.run", "--set", "download.dataset=digits"],
+        cwd=project,
+        env=environment | {"PYTHONPATH": str(REPOSITORY), "AWS_PROFILE": "work", "HOME": str(project.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("run: AWS_PROFILE=work cannot be used: ")
+    assert len(done.stderr.splitlines()) == 1
+    assert not (project / ".local").exists()
+
+
 # The port that is chosen first is taken, as by another server that starts at the same time.
 SERVER_ON_ANOTHER_PORT = """
 import socket

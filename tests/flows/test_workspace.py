@@ -1,13 +1,16 @@
+import contextlib
+import json
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from flows.stages import StageError, run_stage
-from flows.workspace import LOCK_FILE, exclusive_workspace
+from flows.workspace import LOCK_FILE, check_git, exclusive_workspace
 from infra.process_group import birth_of, group_lives, stop_group
 from tasks.stage.errors import InputError, OutageError
 from tests.fixtures.dvc_project import MAKE, REPOSITORY
@@ -113,6 +116,53 @@ def test_a_dvc_at_work_keeps_its_lock(project: Path) -> None:
         stop_group(dvc.pid, 10, dvc)
 
 
+SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
+
+
+@contextlib.contextmanager
+def sleeper(folder: Path, *words: str) -> Iterator[int]:
+    """Give the number of a process in that folder whose command line ends with these words."""
+    with subprocess.Popen([*SLEEP, *words], cwd=folder) as process:
+        try:
+            yield process.pid
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("locks", [".dvc/tmp/rwlock", ".dvc/tmp/exps/rwlock"])
+@pytest.mark.parametrize(
+    ("folder", "words"),
+    [
+        (".", ["another program"]),
+        (".", ["--file", ".dvc/config"]),
+        (".", ["-m", "dvc", "repro", "other"]),
+        ("..", ["-m", "dvc", "repro", "--single-item", "make"]),  # of another workspace
+    ],
+)
+def test_a_number_that_belongs_to_another_process_by_now_locks_nothing(
+    workspace: Path, locks: str, folder: str, words: list[str]
+) -> None:
+    (workspace / locks).parent.mkdir(parents=True)
+    with sleeper(workspace / folder, *words) as stranger:
+        note = {"pid": stranger, "cmd": "/venv/bin/dvc repro --single-item make"}
+        (workspace / locks).write_text(json.dumps({"write": {"/made": note}, "read": {"/make.py": [note]}}))
+        with exclusive_workspace(workspace):
+            assert not (workspace / locks).exists()
+            assert birth_of(stranger) is not None
+
+
+@pytest.mark.parametrize("program", ["dvc", "/a venv/bin/dvc", "/a venv/lib/python3.11/site-packages/dvc/__main__.py"])
+def test_of_several_notes_that_of_a_living_dvc_stays(workspace: Path, program: str) -> None:
+    (workspace / ".dvc/tmp").mkdir()
+    with sleeper(workspace, "-m", "dvc", "repro", "make") as living:
+        note, stale = ({"pid": pid, "cmd": f"{program} repro make"} for pid in (living, os.getpid()))
+        notes = {"write": {"/made": note, "/other": stale}, "read": {"/a": [stale, note], "/b": [stale]}}
+        (workspace / ".dvc/tmp/rwlock").write_text(json.dumps(notes))
+        with exclusive_workspace(workspace):
+            kept = json.loads((workspace / ".dvc/tmp/rwlock").read_text())
+        assert kept == {"write": {"/made": note}, "read": {"/a": [note]}}
+
+
 def test_stale_note_stops_nobody(workspace: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True) as stranger:
         path = workspace / LOCK_FILE
@@ -141,3 +191,17 @@ def test_workspace_is_free_again_after_a_failure(workspace: Path) -> None:
 def test_folder_without_dvc_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a DVC project"), exclusive_workspace(tmp_path):
         pass
+
+
+def test_a_project_that_is_set_to_do_without_git_is_taken(tmp_path: Path) -> None:
+    (tmp_path / ".dvc").mkdir()
+    with pytest.raises(InputError, match="in no git repository"):
+        check_git(tmp_path)
+    (tmp_path / ".dvc/config").write_text("[core]\n    no_scm = true\n")
+    check_git(tmp_path)
+
+
+def test_a_folder_of_a_repository_is_taken(project: Path) -> None:
+    (project / "below").mkdir()
+    check_git(project / "below")
+    check_git(project)

@@ -4,10 +4,12 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 
+from tasks.stage.files import sha256_of
 from tests.fixtures.dvc_project import REPOSITORY
 
 TOOLS = ("bash", "sh", "rm", "touch", "sed", "awk", "grep", "expand")
@@ -69,6 +71,52 @@ def test_environment_is_made_once_with_a_python_that_runs(machine: Path) -> None
     again = make(machine, "environment")
     assert again.returncode == 0
     assert "making" not in again.stdout
+
+
+def pack(machine: Path) -> str:
+    """Make a package in the machine's folder; return its line of a lock."""
+    path = machine / "small-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as wheel:
+        wheel.writestr("small.py", "")
+        wheel.writestr("small-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: small\nVersion: 1.0\n")
+        wheel.writestr("small-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr("small-1.0.dist-info/RECORD", "")
+    return f"./{path.name} --hash=sha256:{sha256_of(path)}\n"
+
+
+@pytest.mark.parametrize("place", ["variables", "pip.conf"])
+def test_where_a_person_has_pip_install_is_not_where_the_environment_is_made(machine: Path, place: str) -> None:
+    add_python(machine, "python3", real_python())
+    (machine / "requirements.lock").write_text(pack(machine))
+    elsewhere = dict.fromkeys(("target", "prefix", "root"), str(machine / "elsewhere"))
+    settings = {"no-index": "1", "user": "1", "dry-run": "1"} | elsewhere
+    variables = {f"PIP_{name.replace('-', '_').upper()}": value for name, value in settings.items()}
+    if place == "pip.conf":
+        config = machine / ".config/pip/pip.conf"
+        config.parent.mkdir(parents=True)
+        config.write_text("[global]\n" + "".join(f"{name} = {value}\n" for name, value in settings.items()))
+        variables = {}
+    done = make(machine, "environment", HOME=str(machine), **variables)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert list(machine.glob(".venv/lib/python*/site-packages/small.py")), done.stdout + done.stderr
+    assert not (machine / "elsewhere").exists()
+
+
+def test_what_the_environment_starts_finds_its_programs_first(machine: Path) -> None:
+    add_python(machine, "python3", real_python())
+    make(machine, "environment")
+    (machine / ".venv/activated").unlink()  # as in an environment that was made before there was such a file
+    assert "making" not in make(machine, "environment").stdout
+    program = "import subprocess; subprocess.run(['python', '-c', 'import sys; print(sys.prefix)'], check=True)"
+    for path in (str(machine / "bin"), f"{machine / 'bin'}:{machine / '.venv/bin'}", ""):
+        done = subprocess.run(
+            [machine / ".venv/bin/python", "-c", program],
+            env={"PATH": path},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout == f"{machine / '.venv'}\n"
 
 
 def test_changed_lock_makes_it_again_and_a_failed_one_is_not_taken_for_complete(machine: Path) -> None:

@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 
 from infra.local.object_store import ObjectStore
 from tasks.data.digits import bundled_digits
-from tasks.download import download
+from tasks.download import archive_is_renewed, download
 from tasks.params.params import DownloadParams
 from tasks.sources.source import load_source
 from tasks.stage.errors import InputError
@@ -97,7 +97,41 @@ def test_unpinned_archive_prints_the_line_to_pin_it(
 ) -> None:
     params = folders(archive).model_copy(update={"sha256": None})
     download(params, tmp_path / "raw", tmp_path / "cache")
-    assert f"download.sha256: {sha256_of(archive)}" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"download.sha256: {sha256_of(archive)}" in said
+    assert "dvc repro does not notice another archive" in said
+
+
+def unpinned(*urls: str) -> DownloadParams:
+    return DownloadParams(dataset="folders", url=urls, sha256=None, attempts=1)
+
+
+def test_a_renewed_file_is_noticed_where_no_hash_says_which(tmp_path: Path, archive: Path) -> None:
+    params = unpinned(archive.as_uri())
+    assert archive_is_renewed(params, tmp_path / "cache") is None  # never fetched here
+    download(params, tmp_path / "raw", tmp_path / "cache")
+    assert archive_is_renewed(params, tmp_path / "cache") is False
+    archive.write_bytes(write_tar(tmp_path / "next.tar.gz", colour_images(4)).read_bytes())
+    assert archive_is_renewed(params, tmp_path / "cache") is True
+    assert archive_is_renewed(folders(archive), tmp_path / "cache") is False  # its hash says which
+    download(params, tmp_path / "raw", tmp_path / "cache")
+    assert archive_is_renewed(params, tmp_path / "cache") is False
+    assert load_source(tmp_path / "raw").sha256 == sha256_of(archive)
+    archive.unlink()
+    assert archive_is_renewed(params, tmp_path / "cache") is None
+
+
+def test_a_renewed_archive_of_a_server_is_noticed_by_its_mark(
+    tmp_path: Path, archive: Path, http_server: FaultyServer
+) -> None:
+    http_server.content["/a"] = archive.read_bytes()
+    params = unpinned("http://127.0.0.1:9/away", http_server.url("/a"))
+    download(params, tmp_path / "raw", tmp_path / "cache")
+    assert archive_is_renewed(params, tmp_path / "cache") is False
+    http_server.etags["/a"] = '"v2"'
+    assert archive_is_renewed(params, tmp_path / "cache") is True
+    http_server.etags["/a"] = ""  # it gives no mark any more
+    assert archive_is_renewed(params, tmp_path / "cache") is None
 
 
 def test_digits_need_no_network_address_or_hash(tmp_path: Path) -> None:

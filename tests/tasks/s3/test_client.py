@@ -12,7 +12,7 @@ import pytest
 
 from infra.local.object_store import ObjectStore
 from tasks.s3 import client as module
-from tasks.s3.client import connect, storage_errors
+from tasks.s3.client import check_credentials, connect, storage_errors
 from tasks.stage.errors import InputError, OutageError
 from tests.fixtures.remote_checkpoints import READER
 
@@ -64,6 +64,99 @@ def test_missing_credentials_say_what_to_set(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
     assert "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in _sentence(connect())
+
+
+CONFIG = """
+[profile single-sign-on]
+sso_start_url = https://company.invalid/start
+sso_region = us-east-1
+sso_account_id = 111111111111
+sso_role_name = retrain
+[profile session]
+sso_session = company
+sso_account_id = 111111111111
+sso_role_name = retrain
+[sso-session company]
+sso_start_url = https://company.invalid/start
+sso_region = us-east-1
+[profile empty]
+region = us-east-1
+[profile program]
+credential_process = false
+[profile role]
+role_arn = arn:aws:iam::111111111111:role/retrain
+source_profile = gone
+[profile half]
+aws_access_key_id = key
+[profile whole]
+aws_access_key_id = key
+aws_secret_access_key = secret
+"""
+UNUSABLE = ("missing", "single-sign-on", "session", "empty", "program", "role", "half")
+
+
+@pytest.fixture
+def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Make a person's home with profiles, and an environment that chooses none; return its AWS configuration."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    (tmp_path / ".aws").mkdir()
+    (tmp_path / ".aws/config").write_text(CONFIG)
+    return tmp_path / ".aws/config"
+
+
+@pytest.mark.usefixtures("home")
+@pytest.mark.parametrize("variable", ["AWS_PROFILE", "AWS_DEFAULT_PROFILE"])
+@pytest.mark.parametrize("profile", UNUSABLE)
+def test_a_profile_that_cannot_be_used_says_what_to_type(
+    monkeypatch: pytest.MonkeyPatch, variable: str, profile: str
+) -> None:
+    monkeypatch.setenv(variable, profile)
+    with pytest.raises(InputError) as caught:
+        check_credentials()
+    sentence = str(caught.value)
+    assert sentence.startswith(f"{variable}={profile} cannot be used: ")
+    assert f"aws sso login --profile {profile}" in sentence
+    assert sentence.endswith(f"unset {variable}, for while it is set the local object store is not used")
+    with pytest.raises(InputError) as caught:  # as a command of the registry meets it
+        client = connect()
+        with storage_errors(client, "retrain"):
+            client.list_buckets()
+    assert str(caught.value) == sentence
+
+
+def test_credentials_that_can_be_had_pass(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_credentials()  # none are chosen: it may be a machine's role
+    monkeypatch.setenv("AWS_PROFILE", "whole")
+    check_credentials()
+    home.write_text("")
+    monkeypatch.delenv("AWS_PROFILE")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    with pytest.raises(InputError, match="missing: AWS_SECRET_ACCESS_KEY"):
+        check_credentials()
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    check_credentials()
+
+
+@pytest.mark.usefixtures("home")
+def test_whoever_gives_credentials_out_may_be_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://127.0.0.1:9/credentials")
+    monkeypatch.setattr("botocore.utils.ContainerMetadataFetcher.SLEEP_TIME", 0)
+    check_credentials()
+    with pytest.raises(OutageError, match="cannot be had for now"):
+        connect()
+
+
+def test_the_local_store_is_reached_whatever_profile_is_chosen(
+    object_store: ObjectStore, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "missing")
+    home.write_text("[default]\ns3 =\n    use_accelerate_endpoint = true\n[broken")
+    buckets = connect(object_store.environment).list_buckets()["Buckets"]
+    assert object_store.bucket in [bucket["Name"] for bucket in buckets]
 
 
 def test_a_missing_bucket_is_named(object_store: ObjectStore) -> None:

@@ -183,6 +183,8 @@ def test_wrong_bytes_are_removed_and_both_hashes_named(tmp_path: Path, server: F
     assert not isinstance(caught.value, OutageError)
     assert hashlib.sha256(b"wrong").hexdigest() in str(caught.value)
     assert SHA256 in str(caught.value)
+    assert f"set download.sha256={hashlib.sha256(b'wrong').hexdigest()}" in str(caught.value)
+    assert "removed" not in str(caught.value)
     assert server.url("/a") in str(caught.value)
     assert left_in(tmp_path) == set()
     assert len(server.requests) == 2
@@ -219,6 +221,17 @@ def test_address_that_is_no_url_is_named_by_position(tmp_path: Path, server: Fau
         get(tmp_path, server.url("/a"), address)
 
 
+@pytest.mark.parametrize("name", ["ALL_PROXY", "http_proxy"])
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:9", "socks://127.0.0.1:9", "http://"])
+def test_a_proxy_of_another_kind_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, proxy: str
+) -> None:
+    monkeypatch.setenv(name, proxy)
+    with pytest.raises(InputError, match=r"\(the shell's proxy cannot be used: .* pysocks\)") as caught:
+        get(tmp_path, "http://archive.invalid/a")
+    assert not isinstance(caught.value, OutageError)
+
+
 def test_file_address_with_escapes(tmp_path: Path) -> None:
     source = tmp_path / "a file.bin"
     source.write_bytes(DATA)
@@ -246,6 +259,19 @@ def test_file_address_goes_on_and_notices_a_change(tmp_path: Path) -> None:
 def test_file_address_that_names_no_file(tmp_path: Path, address: str) -> None:
     with pytest.raises(InputError, match=r"names no host|no such file"):
         get(tmp_path, address)
+
+
+@pytest.mark.parametrize("end", ["", "/"])
+def test_a_folder_is_said_to_be_one(tmp_path: Path, end: str) -> None:
+    (tmp_path / "images").mkdir()
+    with pytest.raises(InputError, match=r"/images/? \(no such file, but a folder: pack it, as by tar -czf"):
+        get(tmp_path / "cache", f"file://{tmp_path}/images{end}")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match=r"/pipe \(no such file, but a device or a pipe\)"):
+        get(tmp_path / "cache", f"file://{tmp_path}/pipe")
 
 
 @pytest.fixture
