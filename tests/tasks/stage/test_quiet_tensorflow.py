@@ -63,3 +63,9 @@ def test_variables_change_nothing(tmp_path: Path) -> None:
     limits = {"KERAS_MAX_EPOCHS": "1", "KERAS_MAX_STEPS_PER_EPOCH": "1"}
     others = {"KERAS_BACKEND": "jax", "KERAS_NNX_ENABLED": "1", "TF_USE_LEGACY_KERAS": "1"}
     assert shown(tmp_path, **limits, **others)[0] == USUAL
+
+
+def test_scikit_learn_is_there_for_whoever_wants_it_and_not_loaded_before() -> None:
+    script = "from tasks.stage.quiet_tensorflow import keras; import sys; print('sklearn' in sys.modules); import sklearn"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "False\n"), done.stderr
