@@ -65,7 +65,11 @@ def test_variables_change_nothing(tmp_path: Path) -> None:
     assert shown(tmp_path, **limits, **others)[0] == USUAL
 
 
-def test_scikit_learn_is_there_for_whoever_wants_it_and_not_loaded_before() -> None:
-    script = "from tasks.stage.quiet_tensorflow import keras; import sys; print('sklearn' in sys.modules); import sklearn"
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("package", ["sklearn", "matplotlib"])
+def test_what_keras_does_without_is_there_for_whoever_wants_it(package: str) -> None:
+    script = "import sys; from tasks.stage.quiet_tensorflow import keras; print(sys.argv[1] in sys.modules)"
+    script += "; __import__(sys.argv[1])"
+    done = subprocess.run(
+        [sys.executable, "-c", script, package], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stdout) == (0, "False\n"), done.stderr
