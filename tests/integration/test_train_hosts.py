@@ -8,11 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from tasks.data.arrays import Arrays, load_arrays, load_split_record, save_selected, save_split_record
 from tests.fixtures.nursery import POLL, ROOT, Nursery, StageRun, cluster_environments
 from tests.fixtures.train_workspace import (
     checkpoints,
@@ -120,8 +123,11 @@ def test_a_host_that_would_train_something_else_is_refused(nursery: Nursery, tmp
     train = {differs: 7} if differs in ("memory_megabytes", "checkpoint_every_steps") else {}
     folders = write_workspace(tmp_path / "chief", LONG), write_workspace(tmp_path / "worker", recipe, **train)
     if differs == "data":
-        record = folders[1] / "data/split/split.json"
-        record.write_text(re.sub(r'("content_sha256": \{\s*"train": ")\w{4}', r"\1beef", record.read_text()))
+        split = folders[1] / "data/split"
+        arrays, record = load_arrays(split, "train"), load_split_record(split)
+        other = Arrays(np.array(arrays.images), np.roll(arrays.labels, 1))
+        digest = save_selected(split, "train", other, np.arange(len(other.labels)))
+        save_split_record(split, replace(record, content_sha256=record.content_sha256 | {"train": digest}))
     chief, worker = start_hosts(nursery, *folders)
     assert worker.wait(MINUTE) == 2
     assert re.fullmatch(
