@@ -40,6 +40,7 @@ def write_chief(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.long  # four minutes; test_train_hosts.py has hosts that are lost on loopback
 def test_hosts_that_come_late_and_are_lost_end_with_the_weights_of_a_single_one(
     hosts: NetworkHosts, nursery: Nursery, tmp_path: Path
 ) -> None:

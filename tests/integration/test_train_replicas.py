@@ -72,7 +72,12 @@ def gap(trained: Trainings, cluster: str, training: str, reference: str) -> floa
 
 @pytest.mark.parametrize(
     "cluster",
-    ["two mirrored", "four mirrored", "two workers", pytest.param("two workers of two", marks=pytest.mark.long)],
+    [
+        "two mirrored",
+        pytest.param("four mirrored", marks=pytest.mark.long),
+        "two workers",
+        pytest.param("two workers of two", marks=pytest.mark.long),
+    ],
 )
 def test_the_trajectory_is_the_single_devices(trained: Trainings, cluster: str) -> None:
     assert gap(trained, cluster, "float64", "float64") < 1e-10

@@ -228,7 +228,9 @@ def test_the_command_ends_with_status_2_and_no_traceback(workspace: Path) -> Non
     assert not (workspace / "evaluation").exists()
 
 
-@pytest.mark.parametrize("room", [50, 450, 20_000])
+@pytest.mark.parametrize(
+    "room", [pytest.param(50, marks=pytest.mark.long), 450, pytest.param(20_000, marks=pytest.mark.long)]
+)
 def test_a_quota_that_is_full_ends_with_a_sentence_and_the_last_evaluation(workspace: Path, room: int) -> None:
     (workspace / "evaluation").mkdir()
     (workspace / "evaluation/metrics.json").write_text("earlier")

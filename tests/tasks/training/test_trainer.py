@@ -80,7 +80,10 @@ def test_it_learns() -> None:
     assert all(np.isfinite(weight).all() for weight in weights)
 
 
-@pytest.mark.parametrize(("devices", "changes"), [("cpu:2", ADAM), ("cpu:4", {})], ids=["2-adam", "4-sgd"])
+@pytest.mark.parametrize(
+    ("devices", "changes"),
+    [pytest.param("cpu:2", ADAM, id="2-adam"), pytest.param("cpu:4", {}, id="4-sgd", marks=pytest.mark.long)],
+)
 def test_any_number_of_replicas_walks_the_same_way(devices: str, changes: dict[str, Any]) -> None:
     one, alone = trained(epochs=2, **changes)
     several, together = trained(devices, epochs=2, **changes)
@@ -160,7 +163,7 @@ def test_small_images_are_followed_by_whole_ones() -> None:
 
 
 @pytest.mark.parametrize(
-    ("devices", "select"), [pytest.param("cpu:1", "last", marks=pytest.mark.long), ("cpu:2", "best")]
+    ("devices", "select"), [("cpu:1", "last"), pytest.param("cpu:2", "best", marks=pytest.mark.long)]
 )
 def test_a_stopped_run_goes_on_and_ends_in_the_same_bits(tmp_path: Path, devices: str, select: str) -> None:
     changes: dict[str, Any] = {"precision": "float32", "select": select, "epochs": 5}
