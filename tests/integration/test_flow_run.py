@@ -70,7 +70,9 @@ def test_first_run_then_second_then_failure(project: Path) -> None:
     assert "Prefect       not running" in status(project)
 
 
-@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "expected"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.long)]
+)
 def test_interrupted_run_ends_at_once_and_leaves_no_process(project: Path, number: int, expected: int) -> None:
     (project / "make.py").write_text(SLOW)
     process = start(project)

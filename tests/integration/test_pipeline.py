@@ -280,12 +280,14 @@ def test_the_champion_answers_as_the_evaluation_recorded(
     np.testing.assert_allclose(predicted, recorded, atol=1e-5)
 
 
+@pytest.mark.long  # a minute of real training; test_flow.py and test_stale_stages.py say the same of small stages
 def test_one_parameter_reruns_exactly_the_stages_that_depend_on_it(finished: Path, environment: Environment) -> None:
     output = python(finished, environment, "-m", "flows.run", "--set", "evaluate.calibration_bins=10")
     untouched = dict.fromkeys(("download", "split", "train"), "unchanged")
     assert outcomes(output) == untouched | {"evaluate": "ran", "publish": "ran"}
 
 
+@pytest.mark.long  # test_experiments.py has several at once
 def test_an_experiment_with_another_parameter(finished: Path, environment: Environment) -> None:
     output = dvc(finished, environment, "exp", "run", "--set-param", "recipes.digits.epochs=2", "--name", "short")
     assert "Running stage 'train'" in output

@@ -60,7 +60,7 @@ def streaming(split: Path, devices: str) -> Trainer:
     return engine
 
 
-@pytest.mark.parametrize("devices", ["cpu:1", "cpu:2"])
+@pytest.mark.parametrize("devices", ["cpu:1", pytest.param("cpu:2", marks=pytest.mark.long)])
 def test_streamed_training_is_resident_training_to_the_bit(split: Path, tmp_path: Path, devices: str) -> None:
     resident = build_trainer(build_strategy(devices), Cluster(), "float32")
     assert isinstance(resident._feed("training"), ResidentFeed)
