@@ -2,21 +2,27 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test soak drill fuzz bench lint up down deploy image environment
+.PHONY: help run test test-fast soak drill fuzz bench lint up down deploy image environment
 
 PYTHON := .venv/bin/python
 # Written last: an environment whose installation was cut off has none. A .venv that is a link is replaced by a folder,
 # and what it points to is left as it is.
 STAMP := .venv/complete
 
+QUICK := $(addprefix tests/,test_dag.py test_runbook.py benchmarks/test_results.py $(addprefix tasks/,data params evaluation \
+  sources $(addprefix registry/,test_gate.py test_rules.py test_paired_tests.py test_history_rules.py test_tables.py)))
+
 help: ## this list
-	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
 
 run: environment ## data → trained, evaluated, published model; SET="train.recipe=seed train.seed=1" sets parameters
 	@set -f; $(PYTHON) -m flows.run --set $${SET:-}
 
 test: lint ## linter, formatter, types, then the tests; LONG=1 the long ones too
 	@$(PYTHON) -m pytest -n 2 --dist loadfile $(if $(LONG),-m "long or not long")
+
+test-fast: lint ## what needs no server and no training, in about a minute
+	@$(PYTHON) -m pytest -n 2 --dist loadfile $(QUICK)
 
 soak: environment ## storms over the release protocol: faults, kills, races; SEED=1 SECONDS=600
 	@$(PYTHON) -m tests.soak --seed $(or $(SEED),0) --seconds $(or $(SECONDS),600)

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from flows.stages import StageError, run_stage
 from flows.workspace import LOCK_FILE, check_git, exclusive_workspace
-from infra.process_group import birth_of, group_lives, stop_group
+from infra.process_group import birth_of, command_of, group_lives, stop_group
 from tasks.stage.errors import InputError, OutageError
 from tests.fixtures.dvc_project import MAKE, REPOSITORY
 
@@ -124,6 +125,8 @@ def sleeper(folder: Path, *words: str) -> Iterator[int]:
     """Give the number of a process in that folder whose command line ends with these words."""
     with subprocess.Popen([*SLEEP, *words], cwd=folder) as process:
         try:
+            while not command_of(process.pid).endswith(words[-1]):  # the system shows it a moment after its start
+                time.sleep(0.01)
             yield process.pid
         finally:
             process.kill()
