@@ -65,10 +65,16 @@ class DownloadParams(Section):
     def _known_scheme(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for url in value:
             if not re.match(r"(https?|file|s3)://.", url):
-                # Only its start is shown: an address may hold credentials.
-                scheme = url.partition("://")[0][:20]
+                scheme = re.match(r"[a-z][a-z0-9+.-]{1,11}://", url)  # no more of it is shown: it may hold a password
+                found = (
+                    f"'{scheme.group()}…'" if scheme else "an address that is not shown, for it may hold a password,"
+                )
+                raise ValueError(f"{found} does not start with http://, https://, file:// or s3://")
+            if "#" in url or re.match(r"https?://[^?]*;", url):
                 raise ValueError(
-                    f"'{scheme}://…' is not an address that starts with http://, https://, file:// or s3://"
+                    "an address has a fragment or a path parameter (what follows # or ;), which may be a token, and "
+                    "which git, dvc.lock and the release would record; leave it out, or write %23 or %3B for the sign, "
+                    f"or put the whole address into the environment variable {DOWNLOAD_URL}"
                 )
             if _holds_secret(url):
                 raise ValueError(

@@ -35,8 +35,12 @@ class ResumableError(Exception):
 
 
 def without_credentials(text: str) -> str:
-    """Return a text in which no address has a user or a query: they may hold a password or a signature."""
-    return re.sub(r"\?\S+", "?…", re.sub(r"://.*@", "://…@", text, flags=re.DOTALL))
+    """Return a text without what may hold a password or a signature, in an address or in what was meant to be one.
+
+    That is all before an @, from `//` or else from the word's start on, and what follows a ?, # or ; without a space.
+    """
+    named = re.sub(r"//.*@|[^\s'\"`=]+@", lambda found: "//…@" if "//" in found[0] else "…@", text, flags=re.DOTALL)
+    return re.sub(r"([?#;])\S+", r"\1…", named)
 
 
 def run_command(name: str, command: Callable[[], None]) -> None:

@@ -102,7 +102,17 @@ def test_bad_assignment_is_named(word: str, text: str) -> None:
         parse_assignments([word])
 
 
-@pytest.mark.parametrize("word", ["https://name:PLANTED@host/file", "download.url=[https://name:PLANTED@host/file"])
+@pytest.mark.parametrize(
+    "word",
+    [
+        "https://name:PLANTED@host/file",
+        "download.url=[https://name:PLANTED@host/file",
+        "name:PLANTED@host:/x",
+        "//name:PLANTED@host/x",
+        "https://host/x;sig:PLANTED",
+        "https://host/x#PLANTED",
+    ],
+)
 def test_a_credential_in_a_word_that_is_refused_is_not_shown(word: str) -> None:
     with pytest.raises(InputError) as caught:
         parse_assignments([word])

@@ -136,6 +136,25 @@ def test_an_address_is_not_shown_whole_since_it_may_hold_a_password() -> None:
 
 @pytest.mark.parametrize(
     "address",
+    ["name:PLANTED@host:/file", "//name:PLANTED@host/file", "PLANTED@host", "name:PLANTED", "https:name:PLANTED@host"],
+)
+def test_of_a_malformed_address_nothing_is_shown(address: str) -> None:
+    with pytest.raises(InputError, match=r"download\.url.* an address that is not shown") as caught:
+        parse_params(changed("download.url", address), "params.yaml")
+    assert "PLANTED" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "address", ["https://host/file#PLANTED", "https://host/a;sig=PLANTED/b", "s3://bucket/a#PLANTED"]
+)
+def test_fragments_and_path_parameters_are_refused(address: str) -> None:
+    with pytest.raises(InputError, match=r"a fragment or a path parameter .* leave it out") as caught:
+        parse_params(changed("download.url", address), "params.yaml")
+    assert "PLANTED" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "address",
     [
         "https://name:PLANTED@host/file",
         "s3://PLANTED@bucket/file",
@@ -172,6 +191,10 @@ def test_addresses_with_credentials_come_from_the_environment(monkeypatch: pytes
         ("publish.bucket", "https://host/bucket?token=PLANTED"),
         ("publish.aws_secret_access_key", "PLANTED"),
         ("train.seed", ["https://name:PLANTED@host"]),
+        ("train.seed", "name:PLANTED@host:/x"),
+        ("train.checkpoint_remote", "//name:PLANTED@host/x"),
+        ("publish.bucket", "bucket#PLANTED"),
+        ("publish.prefix", "https://host/a;sig=PLANTED"),
     ],
 )
 def test_a_credential_in_the_wrong_place_is_not_shown(key: str, value: Any) -> None:
