@@ -65,11 +65,7 @@ class DownloadParams(Section):
     def _known_scheme(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for url in value:
             if not re.match(r"(https?|file|s3)://.", url):
-                scheme = re.match(r"[a-z][a-z0-9+.-]{1,11}://", url)  # no more of it is shown: it may hold a password
-                found = (
-                    f"'{scheme.group()}…'" if scheme else "an address that is not shown, for it may hold a password,"
-                )
-                raise ValueError(f"{found} does not start with http://, https://, file:// or s3://")
+                raise ValueError(f"{_start_of(url)} does not start with http://, https://, file:// or s3://")
             if "#" in url or re.match(r"https?://[^?]*;", url):
                 raise ValueError(
                     "an address has a fragment or a path parameter (what follows # or ;), which may be a token, and "
@@ -258,6 +254,14 @@ def parse_params(values: Any, source: str) -> Params:
     except ValidationError as error:
         sentences = [_sentence(problem) for problem in error.errors(include_url=False)[:SHOWN_PROBLEMS]]
         raise InputError(f"{source}: {'; '.join(sentences)}") from error
+
+
+def _start_of(malformed: str) -> str:
+    """Return as much of what is no address as cannot hold a password."""
+    if re.fullmatch(r"[\w ./-]{0,120}", malformed):
+        return repr(malformed)
+    scheme = re.match(r"[a-z][a-z0-9+.-]{1,11}://", malformed)
+    return f"'{scheme.group()}…'" if scheme else "an address that is not shown, for it may hold a password,"
 
 
 def _holds_secret(url: str) -> bool:
