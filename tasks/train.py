@@ -109,10 +109,9 @@ def train(
         _check_batch_size(params, recipe, strategy)
         run = _prepare(params, recipe, split)
         _check_augmentation(run)
-        _check_agreement(run, strategy, cluster)
         own = CheckpointFolder(checkpoints, run.fingerprint)
         remote = fetch_newer(params.checkpoint_remote, own) if cluster.is_chief else None
-        run = _with_precision(run, own, Agreement(strategy, cluster))
+        run = _agreed(run, own, Agreement(strategy, cluster))
         trainer = _trainer(run, strategy, cluster)
         trainer.stop_requested = interruption.requested
         if cluster.is_chief:
@@ -156,17 +155,6 @@ def _prepare(params: TrainParams, recipe: Recipe, split: Path) -> Run:
     return Run(params, recipe, recipe.precision, record, training, validation, statistics)
 
 
-def _with_precision(run: Run, folder: CheckpointFolder, agreement: Agreement) -> Run:
-    """Return the run with its precision: that in which it began, wherever it goes on; every host takes the chief's."""
-    precision = ""
-    if agreement.cluster.is_chief:
-        begun, _, _ = folder.load()
-        precision = resolve_precision(run.recipe.precision)
-        if begun is not None:
-            precision = begun.machine.get("precision", precision)
-    return replace(run, precision=agreement.broadcast(precision.encode()).decode())
-
-
 def _check_batch_size(params: TrainParams, recipe: Recipe, strategy: tf.distribute.Strategy) -> None:
     replicas = strategy.num_replicas_in_sync
     if recipe.batch_size % replicas:
@@ -186,14 +174,28 @@ def _check_augmentation(run: Run) -> None:
             )
 
 
-def _check_agreement(run: Run, strategy: tf.distribute.Strategy, cluster: Cluster) -> None:
-    """Refuse a host that would train something else than the chief, or end its launches at other steps."""
+def _agreed(run: Run, folder: CheckpointFolder, agreement: Agreement) -> Run:
+    """Return the run with its precision: on every host that in which the chief's began, wherever it goes on.
+
+    Raises:
+        InputError: This host would train something else than the chief, or end its launches at other steps.
+    """
     # Windows and saves end launches: two hosts that differ in them would wait for each other for ever.
-    params = run.params
-    own = f"{run.fingerprint} {params.memory_megabytes} {params.checkpoint_every_steps}".encode()
-    if Agreement(strategy, cluster).broadcast(own) != own:
+    params, cluster = run.params, agreement.cluster
+    own = f"{run.fingerprint} {params.memory_megabytes} {params.checkpoint_every_steps}"
+    precision = _begun_precision(run, folder) if cluster.is_chief else ""
+    theirs, _, agreed = agreement.broadcast(f"{own} {precision}".encode()).decode().rpartition(" ")
+    if theirs != own:
         host = cluster.hosts[cluster.own]
         raise InputError(f"{host.job} {host.index} ({host.address}) has other data, parameters or code than the chief")
+    return replace(run, precision=agreed)
+
+
+def _begun_precision(run: Run, folder: CheckpointFolder) -> str:
+    """Return the precision of the run's newest checkpoint, or where there is none this machine's."""
+    begun, _, _ = folder.load()
+    here = resolve_precision(run.recipe.precision)
+    return here if begun is None else begun.machine.get("precision", here)
 
 
 def _trainer(run: Run, strategy: tf.distribute.Strategy, cluster: Cluster) -> Trainer:
