@@ -21,7 +21,7 @@ run: environment ## data → trained, evaluated, published model; SET="train.rec
 test: lint ## linter, formatter, types, then the tests; LONG=1 the long ones too
 	@$(PYTHON) -m pytest -n 2 --dist loadfile $(if $(LONG),-m "long or not long")
 
-test-fast: lint ## what needs no server and no training, in about a minute
+test-fast: lint ## what needs no server and no training, in under two minutes
 	@$(PYTHON) -m pytest -n 2 --dist loadfile $(QUICK)
 
 soak: environment ## storms over the release protocol: faults, kills, races; SEED=1 SECONDS=600
