@@ -1,5 +1,7 @@
 """A real S3 server on this machine: SeaweedFS (`weed mini`), on loopback only, its data in one folder.
 
+Only the S3 port answers, and only to the keys: what else listens wants a certificate (`mutual_tls.py`).
+
 store = ObjectStore(Path(".local"))
 store.start()            # does nothing where it already runs
 store.environment        # the AWS_* variables that reach it
@@ -15,6 +17,7 @@ import sysconfig
 import time
 from pathlib import Path
 
+from infra.local.mutual_tls import write_security_file
 from infra.local.process import LOOPBACK, BackgroundProcess, free_ports, is_free, locked
 from infra.local.secrets import KeyPair, generate_key_pair, private_folder, write_private_text
 from tasks.s3.client import connect, error_code, storage_errors
@@ -130,7 +133,9 @@ class ObjectStore:
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "S3_", "WEED_"))
         }
-        self.process.start(command, environment, self._home)  # weed would take credentials from such variables too
+        write_security_file(self._home)
+        # weed would take credentials from such variables too; it puts sockets of its parts into /tmp: for us alone
+        self.process.start(command, environment, self._home, umask=0o077)
         write_json(self._ports, ports)
         variables = {
             "AWS_ENDPOINT_URL_S3": f"http://{LOOPBACK}:{ports['s3.port']}",

@@ -54,10 +54,12 @@ class BackgroundProcess:
         """Return whether the recorded process lives."""
         return self.pid is not None
 
-    def start(self, command: Sequence[str], environment: Mapping[str, str], working_folder: Path) -> None:
+    def start(
+        self, command: Sequence[str], environment: Mapping[str, str], working_folder: Path, umask: int = -1
+    ) -> None:
         """Start the command in a session of its own, out of reach of the terminal's Ctrl-C; its output goes to the log.
 
-        Nothing is started where the recorded process still lives.
+        Nothing is started where the recorded process still lives. `umask` is the process's own, or ours where negative.
         """
         if self.pid is not None:
             return
@@ -71,6 +73,7 @@ class BackgroundProcess:
                 cwd=working_folder,
                 env=dict(environment),
                 start_new_session=True,
+                umask=umask,
             )
         write_json(self._record, {"pid": self._child.pid, "birth": birth_of(self._child.pid)})
 

@@ -251,15 +251,17 @@ KEYS = {"AWS_ACCESS_KEY_ID": "compose-test", "AWS_SECRET_ACCESS_KEY": "compose-t
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, int]]:
-    """SeaweedFS as compose.yaml starts it, but on loopback and free ports; yields the ports."""
+    """SeaweedFS as compose.yaml starts it, but S3 on 127.0.0.2 and free ports; yields the ports."""
     folder = tmp_path_factory.mktemp("object-store")
     ports = dict(zip(("master", "volume", "filer", "s3"), free_ports(4), strict=True))
-    own = [f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", *(f"-{name}.port={ports[name]}" for name in ports)]
+    own = [f"-dir={folder}", "-s3.ip.bind=127.0.0.2", *(f"-{name}.port={ports[name]}" for name in ports)]
     command = [Path(sys.executable).with_name("weed"), *SERVICES["object-store"]["command"], *own]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, env=os.environ | KEYS, stdout=log, stderr=log, cwd=folder)
     try:
-        health = SERVICES["object-store"]["healthcheck"]["test"][-1].replace(":8333", f":{ports['s3']}")
+        health = SERVICES["object-store"]["healthcheck"]["test"][-1].replace(
+            "127.0.0.1:8333", f"127.0.0.2:{ports['s3']}"
+        )
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             try:
@@ -278,11 +280,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, int]]
 def test_the_bucket_is_created_once_and_kept(server: dict[str, int]) -> None:
     script = SERVICES["bucket"]["command"][0].replace("$$", "$")
     for name, port in (("master", 9333), ("filer", 8888)):
-        script = script.replace(f"object-store:{port}", f"127.0.0.1:{server[name]}")
+        script = script.replace(f"127.0.0.1:{port}", f"127.0.0.1:{server[name]}")
     environment = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "BUCKET": "retrain"}
     client = boto3.client(
         "s3",
-        endpoint_url=f"http://127.0.0.1:{server['s3']}",
+        endpoint_url=f"http://127.0.0.2:{server['s3']}",
         aws_access_key_id=KEYS["AWS_ACCESS_KEY_ID"],
         aws_secret_access_key=KEYS["AWS_SECRET_ACCESS_KEY"],
         region_name="us-east-1",
@@ -298,4 +300,13 @@ def test_the_bucket_is_created_once_and_kept(server: dict[str, int]) -> None:
 
 def test_the_object_store_refuses_whoever_has_no_key(server: dict[str, int]) -> None:
     with pytest.raises(urllib.error.HTTPError, match="403"):
-        urllib.request.urlopen(f"http://127.0.0.1:{server['s3']}/retrain/kept", timeout=10)
+        urllib.request.urlopen(f"http://127.0.0.2:{server['s3']}/retrain/kept", timeout=10)
+
+
+def test_what_asks_for_no_keys_answers_inside_its_container_alone(server: dict[str, int]) -> None:
+    for part in ("master", "volume", "filer"):
+        for port in (server[part], server[part] + 10_000):  # HTTP and gRPC
+            socket.create_connection(("127.0.0.1", port), timeout=5).close()
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.2", port), timeout=5)
+    assert SERVICES["bucket"]["network_mode"] == "service:object-store"

@@ -1,9 +1,11 @@
 """SeaweedFS is started once, on loopback, found again, and stopped; a stale record never costs a stranger its life."""
 
+import http.client
 import json
 import os
 import signal
 import socket
+import ssl
 import stat
 import subprocess
 import sys
@@ -69,12 +71,60 @@ def test_it_listens_on_loopback_only(object_store: ObjectStore) -> None:
 
 
 def test_its_secrets_are_its_owners(object_store: ObjectStore) -> None:
-    for name in ("object_store.env", "object_store/identities.json"):
+    for name in (
+        "object_store.env",
+        "object_store/identities.json",
+        "object_store/security.toml",
+        "object_store/key.pem",
+    ):
         assert stat.S_IMODE((object_store.folder / name).stat().st_mode) == 0o600
     assert stat.S_IMODE((object_store.folder / "object_store").stat().st_mode) == 0o700
     arguments = Path(f"/proc/{_pid(object_store)}/cmdline")
     for shown in (object_store.log, *([arguments] if arguments.exists() else [])):
         assert object_store.secret_key not in shown.read_text()
+
+
+def _answer(scheme: str, port: int, path: str) -> str:
+    """Return what a stranger without certificate and keys is told: status and body, or the name of the error."""
+    unverified = ssl.create_default_context()
+    unverified.check_hostname, unverified.verify_mode = False, ssl.CERT_NONE
+    if scheme == "http":
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    else:
+        connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=5, context=unverified)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return f"{answer.status} {answer.read(200)!r}"
+    except (OSError, http.client.HTTPException) as error:
+        return type(error).__name__
+    finally:
+        connection.close()
+
+
+def test_only_the_s3_port_answers_and_only_to_the_keys(object_store: ObjectStore) -> None:
+    connect(object_store.environment).put_object(Bucket="retrain", Key="secret.txt", Body=b"secret")
+    ports = json.loads((object_store.folder / "object_store/ports.json").read_text())
+    asked = ("/", "/buckets/retrain/secret.txt", "/retrain/secret.txt", "/dir/assign", "/cluster/status", "/status")
+    for name, port in ports.items():
+        for scheme in ("http", "https"):
+            for path in asked:
+                answer = _answer(scheme, port, path)
+                alive = (name, answer) == ("s3.port", "200 b''")  # that it lives is all that it says to anybody
+                assert alive or not answer.startswith("2"), f"{name} says {answer} to {scheme} {path}"
+    for channel in (ports["filer.port.grpc"], ports["master.port.grpc"], ports["volume.port.grpc"]):
+        with socket.create_connection(("127.0.0.1", channel), timeout=5) as plain:
+            plain.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0")
+            assert not plain.recv(64), "gRPC is spoken without a certificate"
+
+
+def test_its_sockets_are_for_its_owner_alone(object_store: ObjectStore) -> None:
+    ports = json.loads((object_store.folder / "object_store/ports.json").read_text())
+    sockets = Path("/tmp")  # noqa: S108 - where weed puts them, whatever TMPDIR says
+    found = [path for port in ports.values() for path in sockets.glob(f"seaweedfs-*-{port}.sock")]
+    assert found, "weed makes none any more: the umask may go"
+    for path in found:
+        assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
 
 
 def test_a_killed_server_comes_back_on_another_port_where_its_own_is_taken(store: ObjectStore) -> None:
