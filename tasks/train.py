@@ -7,35 +7,33 @@ machine; on real hosts TF_CONFIG says who they are.
 import argparse
 import contextlib
 import sys
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from dvclive import Live
 
 from tasks.stage.quiet_tensorflow import keras, tf
-from tasks.data.arrays import Arrays, SplitRecord, check_arrays, load_arrays, load_split_record
+from tasks.data.arrays import load_split_record
 from tasks.model_files.files import save_model
 from tasks.models.build import build_model, whiten
-from tasks.models.whitening import PixelStatistics, pixel_statistics
 from tasks.params.params import TrainParams, load_params
 from tasks.params.recipe import Recipe
 from tasks.stage.errors import InputError, run_command
 from tasks.stage.files import remove_leftovers, replaced_folder
 from tasks.stage.progress import Progress
 from tasks.stage.shown import percent
-from tasks.training.checkpoint import CheckpointFolder, fingerprint
+from tasks.training.checkpoint import CheckpointFolder
 from tasks.training.cluster import Agreement, Cluster, read_cluster
 from tasks.training.distribute import build_strategy
 from tasks.training.feed import Samples
 from tasks.training.interruption import interruptible
 from tasks.training.local_hosts import run_hosts
-from tasks.training.machine import Machine, describe, differences
-from tasks.training.precision import POLICIES, resolve_precision
+from tasks.training.machine import Machine, cores, describe, differences, use_threads
+from tasks.training.precision import POLICIES
 from tasks.training.record import HistoryWriter, write_facts, write_speed
 from tasks.training.remote_checkpoints import RemoteCheckpoints
-from tasks.training.run_checkpoints import Makings, fetch_newer, saving
+from tasks.training.run import Run, agreed, check_batch_size, makings_of, prepare
+from tasks.training.run_checkpoints import fetch_newer, saving
 from tasks.training.saver import Saver, warn_on_stderr
 from tasks.training.trainer import Result, Trainer
 
@@ -43,41 +41,6 @@ SPLIT_FOLDER = Path("data/split")
 MODEL_FOLDER = Path("model")
 CHECKPOINT_FOLDER = Path(".cache/checkpoints")
 CODE_FOLDERS = ("models", "training")
-
-
-@dataclass(frozen=True)
-class Run:
-    """One training run: what decides it, and what it reads."""
-
-    params: TrainParams
-    recipe: Recipe
-    precision: str
-    record: SplitRecord
-    training: Arrays
-    validation: Arrays
-    statistics: PixelStatistics
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """Return what decides the run beside its code: not the machine, which a resumed run may change."""
-        return {
-            "data": self.record.content_sha256,
-            "recipe": self.recipe.model_dump(mode="json"),
-            "seed": self.params.seed,
-            "versions": [tf.__version__, keras.__version__, np.__version__],
-        }
-
-    @property
-    def fingerprint(self) -> str:
-        """Return what decides the run as one hash."""
-        return fingerprint(self.facts, _sources())
-
-
-def _sources() -> dict[str, Path]:
-    """Return the code of a run by its name in tasks/: a new machine has it elsewhere and goes on with the same run."""
-    here = Path(__file__).parent
-    sources = [Path(__file__)] + [file for folder in CODE_FOLDERS for file in (here / folder).glob("*.py")]
-    return {source.relative_to(here).as_posix(): source for source in sources}
 
 
 def train(
@@ -100,18 +63,20 @@ def train(
             loss became infinite.
         ResumableError: SIGTERM or Ctrl-C stopped the run, or a host is gone; the same call goes on.
     """
-    cluster = read_cluster()
+    cluster, record = read_cluster(), load_split_record(split)
+    makings = makings_of(params, recipe, record)
+    folder = CheckpointFolder(checkpoints, makings.fingerprint)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(cluster.naming_lost_hosts())
-        strategy = build_strategy(params.devices, cluster)
-        # Not before: TensorFlow takes SIGTERM for itself when it connects several hosts.
         interruption = stack.enter_context(interruptible())
-        _check_batch_size(params, recipe, strategy)
-        run = _prepare(params, recipe, split)
-        _check_augmentation(run)
-        own = CheckpointFolder(checkpoints, run.fingerprint)
-        remote = fetch_newer(params.checkpoint_remote, own) if cluster.is_chief else None
-        run = _agreed(run, own, Agreement(strategy, cluster))
+        stack.enter_context(cluster.naming_lost_hosts())
+        remote = fetch_newer(params.checkpoint_remote, folder) if cluster.is_chief else None
+        begun = folder.newest_machine() if cluster.is_chief else {}
+        use_threads(params.threads or begun.get("threads"))
+        strategy = build_strategy(params.devices, cluster)
+        interruption.listen()  # again: TensorFlow takes SIGTERM for itself when it connects several hosts
+        check_batch_size(params, recipe, strategy.num_replicas_in_sync)
+        run = prepare(params, recipe, split, record, makings)
+        run = agreed(run, begun.get("precision"), Agreement(strategy, cluster))
         trainer = _trainer(run, strategy, cluster)
         trainer.stop_requested = interruption.requested
         if cluster.is_chief:
@@ -126,9 +91,8 @@ def _lead(run: Run, trainer: Trainer, output: Path, checkpoints: Path, remote: R
     remove_leftovers(output)
     # The checkpoints go last, when the model has its place.
     machine = describe(trainer.strategy, run.precision)
-    folder = CheckpointFolder(checkpoints, run.fingerprint, machine)
-    makings = Makings(run.facts, _sources())
-    with saving(run.params, makings, folder, remote) as saver, replaced_folder(output) as temporary:
+    folder = CheckpointFolder(checkpoints, run.makings.fingerprint, machine)
+    with saving(run.params, run.makings, folder, remote) as saver, replaced_folder(output) as temporary:
         with Live(str(temporary / "dvclive"), dvcyaml=None, save_dvc_exp=False) as live:
             result = _fit(trainer, saver, HistoryWriter(live), machine)
         final = _in_float32(trainer, run)
@@ -140,62 +104,9 @@ def _lead(run: Run, trainer: Trainer, output: Path, checkpoints: Path, remote: R
 def _follow(run: Run, trainer: Trainer, checkpoints: Path) -> None:
     """Train as one of the hosts that are not the first: the same steps, and nothing written."""
     # It never saves: it reads the chief's bytes as this run's checkpoint, and ends launches where the chief's does.
-    saver = Saver(CheckpointFolder(checkpoints, run.fingerprint), every_steps=run.params.checkpoint_every_steps)
+    saver = Saver(CheckpointFolder(checkpoints, run.makings.fingerprint), every_steps=run.params.checkpoint_every_steps)
     trainer.resume(saver)
     trainer.fit(saver)
-
-
-def _prepare(params: TrainParams, recipe: Recipe, split: Path) -> Run:
-    """Read the data; the precision is as the recipe has it, which may be `auto` still."""
-    record = load_split_record(split)
-    training, validation = load_arrays(split, "train"), load_arrays(split, "validation")
-    check_arrays(training, "train", record, split)
-    check_arrays(validation, "validation", record, split)
-    statistics = pixel_statistics(training.images)
-    return Run(params, recipe, recipe.precision, record, training, validation, statistics)
-
-
-def _check_batch_size(params: TrainParams, recipe: Recipe, strategy: tf.distribute.Strategy) -> None:
-    replicas = strategy.num_replicas_in_sync
-    if recipe.batch_size % replicas:
-        raise InputError(
-            f"recipes.{params.recipe}.batch_size = {recipe.batch_size} is global and is not divisible by "
-            f"the {replicas} replicas of train.devices = {params.devices!r}"
-        )
-
-
-def _check_augmentation(run: Run) -> None:
-    """Refuse an augmentation that is larger than the images."""
-    augment, side = run.recipe.augment, min(run.record.image_shape[:2])
-    for name, size in {"crop": augment.crop, "cutout": augment.cutout}.items():
-        if size >= side:
-            raise InputError(
-                f"recipes.{run.params.recipe}.augment.{name} = {size}: must be less than the images' {side} pixels"
-            )
-
-
-def _agreed(run: Run, folder: CheckpointFolder, agreement: Agreement) -> Run:
-    """Return the run with its precision: on every host that in which the chief's began, wherever it goes on.
-
-    Raises:
-        InputError: This host would train something else than the chief, or end its launches at other steps.
-    """
-    # Windows and saves end launches: two hosts that differ in them would wait for each other for ever.
-    params, cluster = run.params, agreement.cluster
-    own = f"{run.fingerprint} {params.memory_megabytes} {params.checkpoint_every_steps}"
-    precision = _begun_precision(run, folder) if cluster.is_chief else ""
-    theirs, _, agreed = agreement.broadcast(f"{own} {precision}".encode()).decode().rpartition(" ")
-    if theirs != own:
-        host = cluster.hosts[cluster.own]
-        raise InputError(f"{host.job} {host.index} ({host.address}) has other data, parameters or code than the chief")
-    return replace(run, precision=agreed)
-
-
-def _begun_precision(run: Run, folder: CheckpointFolder) -> str:
-    """Return the precision of the run's newest checkpoint, or where there is none this machine's."""
-    begun, _, _ = folder.load()
-    here = resolve_precision(run.recipe.precision)
-    return here if begun is None else begun.machine.get("precision", here)
 
 
 def _trainer(run: Run, strategy: tf.distribute.Strategy, cluster: Cluster) -> Trainer:
@@ -223,6 +134,9 @@ def _fit(trainer: Trainer, saver: Saver, writer: HistoryWriter, machine: Machine
         epoch = len(checkpoint.history)
         within = checkpoint.step - epoch * per_epoch
         print(f"resuming in epoch {epoch + 1}, after {within} steps of it ({checkpoint.step} in all)", flush=True)
+        threads = int(machine["threads"])
+        if str(threads) == checkpoint.machine.get("threads") and threads != cores():
+            print(f"computing with {threads} thread{'s' * (threads > 1)}, as it began, on {cores()} cores", flush=True)
         if differing := differences(checkpoint.machine, machine):
             warn_on_stderr(f"goes on from another machine ({differing}): it ends in other bytes than undisturbed")
         for logs in checkpoint.history:

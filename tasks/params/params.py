@@ -116,6 +116,8 @@ class TrainParams(Section):
         recipe: A name under `recipes`.
         seed: Of initial weights, order and augmentation.
         devices: `auto`, `cpu:N` (N logical devices) or `gpu:0,1`.
+        threads: Of an operation on the CPU: sums are cut into as many parts, so that it decides last bits. null for as
+            many as the machine has cores where the run began; a number gives equal bytes on any number of cores.
         memory_megabytes: Of images held in memory, half for training and half for validation; more are streamed. Each
             GPU has as much; the logical CPUs of `cpu:N` share it, though each holds a copy.
         checkpoint_every_seconds: How much work a kill may cost.
@@ -127,6 +129,7 @@ class TrainParams(Section):
     recipe: str
     seed: Seed = 0
     devices: str = "auto"
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     memory_megabytes: Positive = 4096
     checkpoint_every_seconds: Annotated[float, Field(gt=0)] = 60
     checkpoint_every_steps: Positive | None = None

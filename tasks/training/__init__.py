@@ -1,16 +1,18 @@
 """The training engine, and its checkpoints near and far.
 
-It enters models/, params/ for the recipe, s3/ for checkpoints in a bucket, and stage/.
+It enters data/ for the arrays, models/, params/ for the recipe, s3/ for checkpoints in a bucket, and stage/.
 
 To read it, in this order:
 
+- run: what decides a run, and what it reads
 - trainer: the loop over epochs and launches; what is saved, reported and stopped when
 - step, phase: what a launch runs on the devices; one step's loss, gradient and sums
 - feed, augment, rows: an epoch's order and draws from (seed, epoch, sample); images resident or streamed
 - optimizer, adam, nesterov, muon, schedule, lookahead: how weights move
 - checkpoint, state, saver: what a run's state is, and how it outlives the process
 - cluster, distribute, local_hosts: which devices and hosts take part, and what they tell one another
-- pace, precision, interruption, record: launch lengths, number formats, signals, what a finished run leaves
+- pace, precision, machine: launch lengths, number formats, what else of a machine decides a run's bits
+- interruption, run_checkpoints, unfinished, record: signals, saves from start to end, what a run leaves
 
 Words: a *launch* is one call of the compiled loop over several steps (Keras: steps_per_execution). A *window* is the
 steps whose images are on the devices together; resident images make one window an epoch. A *phase* is a stretch of

@@ -121,6 +121,11 @@ class CheckpointFolder:
         checkpoint, _, _ = self.load()
         return checkpoint.step if checkpoint else -1
 
+    def newest_machine(self) -> dict[str, str]:
+        """Return what the newest sound checkpoint notes of its machine; nothing where there is none."""
+        checkpoint, _, _ = self.load()
+        return checkpoint.machine if checkpoint else {}
+
     def read(self, stream: IO[bytes]) -> Checkpoint:
         """Return the checkpoint that a stream holds; raises UnsoundError for anything but this run's."""
         try:

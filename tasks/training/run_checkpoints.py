@@ -2,27 +2,17 @@
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from tasks.params.params import TrainParams
 from tasks.stage.errors import InputError, ResumableError
 from tasks.training.checkpoint import NOTE, CheckpointFolder
 from tasks.training.mirror import Mirror
 from tasks.training.remote_checkpoints import RemoteCheckpoints
+from tasks.training.run import Makings
 from tasks.training.saver import Saver, warn_on_stderr
 from tasks.training.unfinished import note_makings
 
 MIRROR_SECONDS = 20.0  # that a stopped run waits for its last checkpoint to reach the remote
-
-
-@dataclass(frozen=True)
-class Makings:
-    """What a run is made of: facts as its fingerprint has them, and its code by name."""
-
-    facts: dict[str, Any]
-    sources: dict[str, Path]
 
 
 def fetch_newer(address: str | None, folder: CheckpointFolder) -> RemoteCheckpoints | None:

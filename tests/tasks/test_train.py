@@ -127,33 +127,67 @@ native, cores = sys.argv[1:]
 sys.argv[1:] = []
 os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(cores)])
 import tasks.train
-tasks.train.resolve_precision = lambda asked: {"auto": native}[asked]
+tasks.training.run.resolve_precision = lambda asked: {"auto": native}.get(asked, asked)
 tasks.train.main()
 """
 
 
-@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core: there is no other machine to go on as")
-def test_a_run_goes_on_on_another_machine_and_says_what_differs(workspace: Path) -> None:
-    write_params(workspace, {"epochs": 8, "precision": "auto"}, checkpoint_every_steps=3)
+two_cores = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core: there is no other machine")
 
-    def train(native: str, cores: int) -> "subprocess.Popen[str]":
-        command = [sys.executable, "-u", "-c", MACHINE, native, str(cores)]
-        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen(command, cwd=workspace, env={"PYTHONPATH": str(ROOT)}, **pipes)
 
-    process = train("bfloat16", cores=1)
+def train_on(workspace: Path, native: str, cores: int) -> "subprocess.Popen[str]":
+    """Start the stage as a machine with so many cores would that computes `auto` in the precision `native`."""
+    command = [sys.executable, "-u", "-c", MACHINE, native, str(cores)]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=workspace, env={"PYTHONPATH": str(ROOT)}, **pipes)
+
+
+def finished(process: "subprocess.Popen[str]") -> tuple[str, str]:
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    return out, err
+
+
+def killed_after_a_save(workspace: Path, process: "subprocess.Popen[str]") -> None:
     while process.poll() is None and not list(workspace.glob(".cache/checkpoints/*/step-*.npz")):
         time.sleep(0.05)
     process.kill()
     process.communicate()
-    process = train("float32", cores=2)
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
+
+
+@two_cores
+def test_a_run_that_goes_on_with_more_or_fewer_cores_ends_in_the_same_bytes(workspace: Path) -> None:
+    write_params(workspace, {"epochs": 8, "precision": "auto"}, checkpoint_every_steps=3)
+    finished(train_on(workspace, "bfloat16", cores=1))
+    undisturbed = contents(workspace / "model")
+    shutil.rmtree(workspace / "model")
+    killed_after_a_save(workspace, train_on(workspace, "bfloat16", cores=1))
+    out, err = finished(train_on(workspace, "float32", cores=2))
+    assert "resuming in epoch" in out
+    assert "1 thread, as it began" in out
+    assert err == ""
+    assert contents(workspace / "model") == undisturbed
+    machine = json.loads((workspace / "runtime/train.json").read_text())["machine"]
+    assert (machine["precision"], machine["threads"]) == ("bfloat16", "1")
+
+
+@two_cores
+def test_a_given_number_of_threads_gives_the_same_bytes_on_any_number_of_cores(workspace: Path) -> None:
+    write_params(workspace, threads=2)
+    finished(train_on(workspace, "float32", cores=1))
+    on_one_core = contents(workspace / "model")
+    finished(train_on(workspace, "float32", cores=2))
+    assert contents(workspace / "model") == on_one_core
+
+
+@two_cores
+def test_a_run_goes_on_on_another_machine_and_says_what_differs(workspace: Path) -> None:
+    write_params(workspace, {"epochs": 8}, threads=1, checkpoint_every_steps=3)
+    killed_after_a_save(workspace, train_on(workspace, "float32", cores=2))
+    write_params(workspace, {"epochs": 8}, threads=2, checkpoint_every_steps=3)
+    out, err = finished(train_on(workspace, "float32", cores=2))
     assert "resuming in epoch" in out
     assert "train: goes on from another machine (threads 1 → 2): it ends in other bytes than undisturbed\n" in err
-    assert json.loads((workspace / "model/training.json").read_text())["precision"] == "bfloat16"
-    machine = json.loads((workspace / "runtime/train.json").read_text())["machine"]
-    assert (machine["precision"], machine["threads"]) == ("bfloat16", "2")
 
 
 @pytest.mark.parametrize(

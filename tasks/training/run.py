@@ -1,0 +1,120 @@
+"""A training run: what it is made of, what it reads, and what of it must hold before it begins."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tasks.data.arrays import Arrays, SplitRecord, check_arrays, load_arrays
+from tasks.models.whitening import PixelStatistics, pixel_statistics
+from tasks.params.params import TrainParams
+from tasks.params.recipe import Recipe
+from tasks.stage.errors import InputError
+from tasks.training.checkpoint import fingerprint
+from tasks.training.cluster import Agreement
+from tasks.training.precision import resolve_precision
+
+TASKS = Path(__file__).parents[1]
+CODE_FOLDERS = ("models", "training")
+
+
+@dataclass(frozen=True)
+class Makings:
+    """What decides a run: facts and code. Not the machine, which a resumed run may change.
+
+    Attributes:
+        facts: Hash of the data, recipe, seed, versions of the libraries.
+        sources: Its code by name in tasks/: a new machine has it elsewhere and goes on with the same run.
+    """
+
+    facts: dict[str, Any]
+    sources: dict[str, Path]
+
+    @property
+    def fingerprint(self) -> str:
+        """Return all of it as one hash, under which the run's checkpoints are kept."""
+        return fingerprint(self.facts, self.sources)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run, with the data that it reads."""
+
+    params: TrainParams
+    recipe: Recipe
+    precision: str
+    record: SplitRecord
+    training: Arrays
+    validation: Arrays
+    statistics: PixelStatistics
+    makings: Makings
+
+
+def makings_of(params: TrainParams, recipe: Recipe, record: SplitRecord) -> Makings:
+    """Return what decides the run of a recipe on a split."""
+    facts = {
+        "data": record.content_sha256,
+        "recipe": recipe.model_dump(mode="json"),
+        "seed": params.seed,
+        "versions": [tf.__version__, keras.__version__, np.__version__],
+    }
+    files = [TASKS / "train.py"] + [file for folder in CODE_FOLDERS for file in (TASKS / folder).glob("*.py")]
+    return Makings(facts, {file.relative_to(TASKS).as_posix(): file for file in files})
+
+
+def prepare(params: TrainParams, recipe: Recipe, split: Path, record: SplitRecord, makings: Makings) -> Run:
+    """Read the data of a run; the precision is as the recipe has it, which may be `auto` still.
+
+    Raises:
+        InputError: The arrays are not the ones that the record names, or an augmentation is larger than the images.
+    """
+    training, validation = load_arrays(split, "train"), load_arrays(split, "validation")
+    check_arrays(training, "train", record, split)
+    check_arrays(validation, "validation", record, split)
+    _check_augmentation(params, recipe, record)
+    statistics = pixel_statistics(training.images)
+    return Run(params, recipe, recipe.precision, record, training, validation, statistics, makings)
+
+
+def check_batch_size(params: TrainParams, recipe: Recipe, replicas: int) -> None:
+    """Raise InputError where a global batch has no equal part for each replica."""
+    if recipe.batch_size % replicas:
+        raise InputError(
+            f"recipes.{params.recipe}.batch_size = {recipe.batch_size} is global and is not divisible by "
+            f"the {replicas} replicas of train.devices = {params.devices!r}"
+        )
+
+
+def agreed(run: Run, begun_in: str | None, agreement: Agreement) -> Run:
+    """Return the run with its precision: on every host that in which the chief's began, wherever it goes on.
+
+    Args:
+        run: As this host has prepared it.
+        begun_in: The precision of the chief's newest checkpoint; None where there is none, and on other hosts.
+        agreement: With the other hosts.
+
+    Raises:
+        InputError: This host would train something else than the chief, or end its launches at other steps.
+    """
+    # Windows and saves end launches: two hosts that differ in them would wait for each other for ever.
+    params, cluster = run.params, agreement.cluster
+    own = f"{run.makings.fingerprint} {params.memory_megabytes} {params.checkpoint_every_steps}"
+    precision = (begun_in or resolve_precision(run.recipe.precision)) if cluster.is_chief else ""
+    theirs, _, precision = agreement.broadcast(f"{own} {precision}".encode()).decode().rpartition(" ")
+    if theirs != own:
+        host = cluster.hosts[cluster.own]
+        raise InputError(f"{host.job} {host.index} ({host.address}) has other data, parameters or code than the chief")
+    return replace(run, precision=precision)
+
+
+def _check_augmentation(params: TrainParams, recipe: Recipe, record: SplitRecord) -> None:
+    """Refuse an augmentation that is larger than the images."""
+    augment, side = recipe.augment, min(record.image_shape[:2])
+    for name, size in {"crop": augment.crop, "cutout": augment.cutout}.items():
+        if size >= side:
+            raise InputError(
+                f"recipes.{params.recipe}.augment.{name} = {size}: must be less than the images' {side} pixels"
+            )
