@@ -31,6 +31,11 @@ pytest_plugins = [
 ]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files whose few tests take longest first, so that none of two workers is left to wait for the other."""
+    items.sort(key=lambda item: "integration" not in item.path.parts)
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Split the CPU for the tests of several replicas; TensorFlow allows it only before its first operation."""
     tensorflow = sys.modules.get("tensorflow")
