@@ -75,6 +75,7 @@ run_command("run", body)
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("proxies", [{"ALL_PROXY": SOCKS}, {"http_proxy": DEAD, "HTTPS_PROXY": DEAD, "NO_PROXY": "x"}])
 def test_prefect_works_behind_any_proxy(tmp_path: Path, proxies: dict[str, str]) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}

@@ -10,7 +10,7 @@ from flows.lineage import RemoteError, missing_in_remote, push
 from flows.outages import Endurance, outlast
 from infra.local.object_store import ObjectStore
 from tasks.s3.client import connect
-from tests.fixtures.dvc_project import dvc, make_project
+from tests.fixtures.dvc_project import copy_project, dvc, make_project
 from tests.fixtures.faulty_s3 import FaultyS3
 
 FILES = 5  # two folders' listings, and the three files in them
@@ -21,13 +21,21 @@ def prefix() -> str:
     return f"dvc-{uuid.uuid4().hex}"
 
 
-@pytest.fixture
-def project(tmp_path: Path, object_store: ObjectStore, prefix: str, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name, value in object_store.environment.items():
-        monkeypatch.setenv(name, value)
-    folder = make_project(tmp_path / "project", f"s3://retrain/{prefix}")
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose stages ran."""
+    folder = make_project(tmp_path_factory.mktemp("made") / "project", "s3://retrain/none")
     dvc(folder, "repro", "--quiet")
     return folder
+
+
+@pytest.fixture
+def project(
+    made: Path, tmp_path: Path, object_store: ObjectStore, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    for name, value in object_store.environment.items():
+        monkeypatch.setenv(name, value)
+    return copy_project(made, tmp_path / "project", f"s3://retrain/{prefix}")
 
 
 def silent(_line: str) -> None:

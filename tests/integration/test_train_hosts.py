@@ -145,6 +145,7 @@ def test_a_cluster_that_makes_no_sense_is_one_sentence(nursery: Nursery, tmp_pat
     assert run.err.startswith(f"train: TF_CONFIG = {config!r}: it must name a cluster's chief and workers")
 
 
+@pytest.mark.long
 def test_two_hosts_from_one_command_are_stopped_and_go_on(tmp_path: Path) -> None:
     folder = write_workspace(tmp_path, {"epochs": 12}, checkpoint_every_steps=5)
     # Nothing is said of TensorFlow's log level: what a person reads is what is wanted here.

@@ -60,7 +60,7 @@ def killed_again_and_again(nursery: Nursery, folder: Path, kills: int) -> None:
     assert "resuming in epoch" in finish(nursery, folder).out
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.long)])
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.long)])
 def test_kills_at_any_moment_change_no_bit(nursery: Nursery, tmp_path: Path, kills: int) -> None:
     def both(devices: str) -> tuple[Path, Path]:
         folders = [tmp_path / devices / name for name in ("alone", "killed")]

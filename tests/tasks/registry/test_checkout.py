@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 import uuid
 from dataclasses import replace
@@ -34,24 +35,35 @@ PUBLISH = """\
 """
 
 
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory, object_store: ObjectStore) -> Path:
+    """A project whose stages ran, and which is in its remote."""
+    project = make_project(tmp_path_factory.mktemp("ran") / "project", f"s3://retrain/dvc-{uuid.uuid4().hex}")
+    text = (project / "dvc.yaml").read_text()
+    (project / "dvc.yaml").write_text(text.replace("metrics:\n", f"{PUBLISH}metrics:\n"))
+    (project / "publish.py").write_text(
+        "import pathlib; pathlib.Path('release').mkdir(exist_ok=True); pathlib.Path('release/receipt.json').touch()"
+    )
+    command(project, "git", "add", ".")
+    command(project, "git", "commit", "--quiet", "--message", "Publish")
+    (project / "params.yaml").write_text(
+        (project / "params.yaml").read_text().replace("split:\n", "split:  # as the run had it\n", 1)
+    )
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in object_store.environment.items():
+            environment.setenv(name, value)
+        for stage in ("make", "report", "publish"):
+            run_stage(stage, project, lambda _: None)
+        push(project, lambda _: None)
+    return project
+
+
 class Made:
     """A project whose stages ran, and the release that they made."""
 
-    def __init__(self, folder: Path, store: ObjectStore) -> None:
-        self.project = make_project(folder / "project", f"s3://retrain/dvc-{uuid.uuid4().hex}")
-        text = (self.project / "dvc.yaml").read_text()
-        (self.project / "dvc.yaml").write_text(text.replace("metrics:\n", f"{PUBLISH}metrics:\n"))
-        (self.project / "publish.py").write_text(
-            "import pathlib; pathlib.Path('release').mkdir(exist_ok=True); pathlib.Path('release/receipt.json').touch()"
-        )
-        command(self.project, "git", "add", ".")
-        command(self.project, "git", "commit", "--quiet", "--message", "Publish")
-        (self.project / "params.yaml").write_text(
-            (self.project / "params.yaml").read_text().replace("split:\n", "split:  # as the run had it\n", 1)
-        )
-        for stage in ("make", "report", "publish"):
-            run_stage(stage, self.project, lambda _: None)
-        push(self.project, lambda _: None)
+    def __init__(self, ran: Path, folder: Path, store: ObjectStore) -> None:
+        self.project = folder / "project"
+        shutil.copytree(ran, self.project, symlinks=True)
         self.bucket = new_bucket(store)
         self.release = self.publish(folder / "release", right=300)
 
@@ -69,10 +81,10 @@ class Made:
 
 
 @pytest.fixture
-def made(tmp_path: Path, object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Made:
+def made(ran: Path, tmp_path: Path, object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Made:
     for name, value in object_store.environment.items():
         monkeypatch.setenv(name, value)
-    return Made(tmp_path, object_store)
+    return Made(ran, tmp_path, object_store)
 
 
 def test_after_a_checkout_and_dvc_pull_there_is_nothing_to_do(made: Made) -> None:
