@@ -6,14 +6,15 @@ import pytest
 
 from tests.drill.__main__ import rehearse, undisturbed_release
 from tests.drill.scenarios import DRILLS
-from tests.drill.site import Site
+from tests.drill.site import PARAMETERS, Site
 
 SHORT_FORM = ("power_cut",)
+SHORTER = (*PARAMETERS, "recipes.digits.epochs=16")  # time enough for what interrupts at the first checkpoint
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    site = Site(tmp_path_factory.mktemp("drilled"))
+    site = Site(tmp_path_factory.mktemp("drilled"), SHORTER)
     try:
         site.up()
         site.deploy()
