@@ -16,7 +16,6 @@ from tasks.stage.quiet_tensorflow import keras, tf
 from tasks.data.arrays import Arrays, SplitRecord, check_arrays, load_arrays, load_split_record
 from tasks.evaluation import metrics as measures
 from tasks.evaluation.answers import Predictions, predict_all
-from tasks.evaluation.table import write_table
 from tasks.model_files.files import load_model
 from tasks.params.params import EvaluateParams, load_params
 from tasks.reporting.architecture import draw_architecture, write_summary
@@ -25,6 +24,7 @@ from tasks.stage.errors import InputError, run_command
 from tasks.stage.files import read_json, replaced_folder, write_json, write_text
 from tasks.stage.runtime import RUNTIME_FOLDER, write_runtime
 from tasks.stage.shown import percent
+from tasks.stage.table import write_table
 
 SPLIT_FOLDER = Path("data/split")
 MODEL_FOLDER = Path("model")

@@ -20,7 +20,6 @@ import numpy as np
 from tasks.data.arrays import Images
 from tasks.data.images import decode_image
 from tasks.data.names import IMAGE_SUFFIXES, is_clutter
-from tasks.evaluation.table import write_table
 from tasks.registry.classifier import Classifier, Probabilities, Signer, load_champion, load_local
 from tasks.registry.signing import add_trust_options, chosen_trust
 from tasks.registry.store import configured_place
@@ -28,6 +27,7 @@ from tasks.stage.errors import InputError, run_command
 from tasks.stage.files import replaced_file
 from tasks.stage.progress import format_bytes
 from tasks.stage.shown import printable
+from tasks.stage.table import write_table
 
 MAX_FILE = 256 << 20
 IMAGES_AT_ONCE = 128

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from tasks.data.arrays import SPLITS, SplitRecord, index_hash, save_selected, save_split_record
-from tasks.data.assignment import Assignment, divide
+from tasks.data.assignment import Assignment, Rule, divide
+from tasks.data.index import write_index
 from tasks.data.labelled import LabelledImages
 from tasks.data.reading import read_images
 from tasks.params.params import SplitParams, load_params
@@ -24,7 +25,7 @@ def split(params: SplitParams, raw: Path, output: Path) -> None:
     Args:
         params: The section `split`.
         raw: What the stage download wrote.
-        output: Folder of the arrays and split.json, replaced as a whole; equal input gives equal bytes.
+        output: Folder of the arrays, split.json and index.csv, replaced as a whole; equal input gives equal bytes.
 
     Raises:
         InputError: The archive is not what it should be, or too small to be divided so.
@@ -33,10 +34,12 @@ def split(params: SplitParams, raw: Path, output: Path) -> None:
     with replaced_folder(output) as temporary:
         scratch = temporary / "decoded"
         data = read_images(source.dataset, source.archive, params.image_size, scratch)
-        assignment = divide(data, params.method, params.validation_fraction, params.test_fraction, params.seed)
+        rule = _rule(params, source.dataset)
+        assignment = divide(data, rule)
         contents = {name: save_selected(temporary, name, data.arrays, assignment.indices[name]) for name in SPLITS}
-        record = _record(source.dataset, params, data, assignment, contents)
+        record = _record(source.dataset, rule, data, assignment, contents)
         save_split_record(temporary, record)
+        write_index(temporary, data, assignment, rule.group)
         scratch.unlink(missing_ok=True)
     sizes = ", ".join(f"{len(assignment.indices[name]):,} {name}" for name in SPLITS)
     print(f"{sizes} images of {len(data.classes)} classes")
@@ -46,8 +49,15 @@ def split(params: SplitParams, raw: Path, output: Path) -> None:
             print(f"no {name} image of {', '.join(absent[:10])}{' …' if absent[10:] else ''}: not measured there")
 
 
+def _rule(params: SplitParams, dataset: str) -> Rule:
+    """Return how the images are divided; `auto` is stable for people's own, which grow."""
+    usual = "stable" if dataset == "folders" else "stratified"
+    method = usual if params.method == "auto" else params.method
+    return Rule(method, params.validation_fraction, params.test_fraction, params.seed, params.group)
+
+
 def _record(
-    dataset: str, params: SplitParams, data: LabelledImages, assignment: Assignment, contents: dict[str, str]
+    dataset: str, rule: Rule, data: LabelledImages, assignment: Assignment, contents: dict[str, str]
 ) -> SplitRecord:
     """Return what split.json says."""
     height, width, channels = data.arrays.images.shape[1:]
@@ -55,8 +65,8 @@ def _record(
         dataset=dataset,
         classes=data.classes,
         image_shape=(height, width, channels),
-        method=params.method,
-        seed=params.seed,
+        method=rule.method,
+        seed=rule.seed,
         counts={name: _counts(data, assignment, name) for name in SPLITS},
         index_sha256={name: index_hash(assignment.indices[name]) for name in SPLITS},
         content_sha256=contents,

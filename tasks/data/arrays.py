@@ -41,8 +41,8 @@ class SplitRecord:
         dataset: `cifar10`, `folders` or `digits`.
         classes: Names in label order.
         image_shape: (height, width, 3).
-        method: `stratified` or `tail`.
-        seed: Of the stratified choice.
+        method: `stable`, `stratified` or `tail`.
+        seed: Of the choice.
         counts: For each split `{"total": n, "per_class": {class: n}}`.
         index_sha256: For each split the sha256 of its images' positions in the archive's order (little-endian int64).
         content_sha256: For each split the sha256 of its images' bytes, then of its labels' bytes.

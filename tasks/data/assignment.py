@@ -1,6 +1,7 @@
-"""Who trains, who validates, who tests: seeded and stratified, or the last images as they lie."""
+"""Who trains, who validates, who tests: by a hash of each image, by a stratified choice, or the last as they lie."""
 
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from tasks.data.arrays import SPLITS, Indices, Labels
 from tasks.data.duplicates import TEST, TRAIN, VALIDATION, count_duplicates, drop_duplicates, find_duplicates
 from tasks.data.labelled import UNASSIGNED, LabelledImages
+from tasks.data.stable import choose_stable, keys_of, positions
 from tasks.stage.errors import InputError
 
 
@@ -25,36 +27,40 @@ class Assignment:
     duplicates: dict[str, Any]
 
 
-def divide(
-    data: LabelledImages, method: str, validation_fraction: float, test_fraction: float, seed: int
-) -> Assignment:
-    """Give every image to one split; a split that the archive itself has is taken as it is.
+@dataclass(frozen=True)
+class Rule:
+    """How images are divided.
 
-    Args:
-        data: The images, labels and the archive's own splits.
-        method: `stratified` or `tail`.
+    Attributes:
+        method: `stable`, `stratified` or `tail`.
         validation_fraction: Of the training images, where the archive has no validation images.
         test_fraction: Of all images, where the archive has no test images.
-        seed: Of the stratified choice.
+        seed: Of the choice.
+        group: Of a stable choice: a regular expression on the file's name; who shares what it matches stays together.
+    """
+
+    method: str
+    validation_fraction: float
+    test_fraction: float
+    seed: int
+    group: str | None = None
+
+
+def divide(data: LabelledImages, rule: Rule) -> Assignment:
+    """Give every image to one split; a split that the archive itself has is taken as it is.
 
     Raises:
         InputError: A split would have no image, or a class no training image.
     """
     labels = data.arrays.labels
     groups = find_duplicates(data.arrays.images)
-    unique = np.bincount(groups)[groups] == 1
-    eligible = unique | (not data.separate_duplicates)
-    has = {split: bool((data.published == split).any()) for split in (VALIDATION, TEST)}
     assignment = np.where(data.published == UNASSIGNED, np.int8(TRAIN), data.published)
-    for split, fraction, whole in ((TEST, test_fraction, len(labels)), (VALIDATION, validation_fraction, None)):
-        if not has[split]:
-            pool = np.flatnonzero(assignment == TRAIN)
-            total = len(pool) if whole is None else whole
-            if method == "tail":
-                chosen = choose_tail(pool, total, fraction)
-            else:
-                chosen = choose_stratified(pool, labels, eligible, round(fraction * total), (seed, split), data.classes)
-            assignment[chosen] = split
+    wanted = {TEST: rule.test_fraction, VALIDATION: rule.validation_fraction}
+    wanted = {split: share for split, share in wanted.items() if not (data.published == split).any()}
+    if rule.method == "stable":
+        _assign_stable(assignment, data, wanted, rule)
+    else:
+        _assign_exact(assignment, data, groups, wanted, rule)
     duplicates = {**count_duplicates(groups, labels, assignment), "dropped": dict.fromkeys(SPLITS, 0)}
     if data.separate_duplicates:
         kept = drop_duplicates(groups, labels, assignment)
@@ -64,6 +70,33 @@ def divide(
         assignment = kept
     _refuse_empty(assignment, data)
     return Assignment({name: np.flatnonzero(assignment == i) for i, name in enumerate(SPLITS)}, duplicates)
+
+
+def _assign_stable(assignment: NDArray[np.int8], data: LabelledImages, wanted: dict[int, float], rule: Rule) -> None:
+    """Give the splits that are wanted their images, each by its own hash."""
+    names = [PurePosixPath(path).name for path in data.paths] or [""] * len(data.sha256)
+    places = positions(keys_of(names, data.sha256, rule.group), rule.seed)
+    free = assignment == TRAIN
+    tests, validates = choose_stable(places, wanted.get(TEST, 0.0), wanted.get(VALIDATION, 0.0))
+    assignment[free & tests] = TEST
+    assignment[free & validates] = VALIDATION
+
+
+def _assign_exact(
+    assignment: NDArray[np.int8], data: LabelledImages, groups: Indices, wanted: dict[int, float], rule: Rule
+) -> None:
+    """Give the splits that are wanted exactly their share of the images."""
+    labels = data.arrays.labels
+    eligible = (np.bincount(groups)[groups] == 1) | (not data.separate_duplicates)
+    for split, fraction in wanted.items():
+        pool = np.flatnonzero(assignment == TRAIN)
+        total = len(labels) if split == TEST else len(pool)
+        if rule.method == "tail":
+            chosen = choose_tail(pool, total, fraction)
+        else:
+            count = round(fraction * total)
+            chosen = choose_stratified(pool, labels, eligible, count, (rule.seed, split), data.classes)
+        assignment[chosen] = split
 
 
 def choose_tail(pool: Indices, total: int, fraction: float) -> Indices:

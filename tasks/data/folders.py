@@ -1,5 +1,6 @@
 """People's own images: a .tar, .tar.gz or .zip with one folder a class, and perhaps one folder a split above them."""
 
+import hashlib
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -37,13 +38,14 @@ def read_folders(archive: Path, image_size: int, scratch: Path) -> LabelledImage
     """
     entries = _entries(archive)
     shape = (len(entries), image_size, image_size, 3)
-    _decode_all(archive, entries, image_size, scratch)
+    digests = _decode_all(archive, entries, image_size, scratch)
     images: Images = np.memmap(scratch, np.uint8, mode="r", shape=shape)
     classes = tuple(sorted({entry.label for entry in entries}))
     positions = {name: position for position, name in enumerate(classes)}
     labels = np.array([positions[entry.label] for entry in entries], np.int32)
     published = [UNASSIGNED if entry.split is None else SPLITS.index(entry.split) for entry in entries]
-    return LabelledImages(Arrays(images, labels), classes, np.array(published, np.int8), separate_duplicates=True)
+    paths = tuple(entry.name for entry in entries)
+    return LabelledImages(Arrays(images, labels), classes, np.array(published, np.int8), True, paths, tuple(digests))
 
 
 def _entries(archive: Path) -> list[Entry]:
@@ -58,18 +60,21 @@ def _entries(archive: Path) -> list[Entry]:
         raise InputError(f"{archive}: {error}") from error
 
 
-def _decode_all(archive: Path, entries: list[Entry], image_size: int, scratch: Path) -> None:
+def _decode_all(archive: Path, entries: list[Entry], image_size: int, scratch: Path) -> list[str]:
     """Write every image's pixels at its sorted place, in the order in which the archive gives them.
+
+    Returns the sha256 of each file, at its sorted place.
 
     Plain writes, not a memory map: a full disk is then an OSError, where a map would kill the process.
     """
     places = {entry.name: place for place, entry in enumerate(entries)}
     progress = Progress(len(entries), "images")
-    done, problems = 0, list[str]()
+    done, problems, digests = 0, list[str](), [""] * len(entries)
     with ThreadPoolExecutor(os.cpu_count()) as pool, scratch.open("wb") as stream:
         for batch in _batches(member for member in members(archive) if member.name in places):
             decoded = pool.map(lambda encoded: _decoded(encoded, image_size), batch)
-            for (name, _), image in zip(batch, decoded, strict=True):
+            for (name, data), image in zip(batch, decoded, strict=True):
+                digests[places[name]] = hashlib.sha256(data).hexdigest()
                 if isinstance(image, InputError):
                     problems.append(str(image))
                 else:
@@ -81,6 +86,7 @@ def _decode_all(archive: Path, entries: list[Entry], image_size: int, scratch: P
     if problems:
         more = f"; and {len(problems) - SHOWN_PROBLEMS:,} more" if len(problems) > SHOWN_PROBLEMS else ""
         raise InputError(f"{archive}: {'; '.join(problems[:SHOWN_PROBLEMS])}{more}")
+    return digests
 
 
 def _decoded(encoded: Encoded, image_size: int) -> Images | InputError:

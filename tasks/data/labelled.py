@@ -1,6 +1,8 @@
 """What every source of data gives: images with labels, in the archive's order."""
 
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +22,18 @@ class LabelledImages:
         published: int8 (N,): position in SPLITS of the split that the archive puts an image in, UNASSIGNED for none.
         separate_duplicates: Whether byte-identical images are kept out of validation and test. Not so for a published
             benchmark, whose test set must stay whole for its figures to be comparable.
+        paths: Of the images' files in the archive; empty where they have none.
+        file_sha256: Of the bytes of those files; empty where there are none.
     """
 
     arrays: Arrays
     classes: tuple[str, ...]
     published: NDArray[np.int8]
     separate_duplicates: bool
+    paths: tuple[str, ...] = ()
+    file_sha256: tuple[str, ...] = ()
+
+    @cached_property
+    def sha256(self) -> tuple[str, ...]:
+        """What each image is known by: the sha256 of its file, or of its pixels where it has none."""
+        return self.file_sha256 or tuple(hashlib.sha256(image.tobytes()).hexdigest() for image in self.arrays.images)

@@ -27,6 +27,15 @@ def _without_dots(value: str) -> str:
     return value
 
 
+def _regular_expression(value: str) -> str:
+    """Refuse what is no regular expression."""
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"{value!r} is no regular expression: {error}") from error
+    return value
+
+
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 DEVICES = re.compile(r"auto|cpu:[1-9]\d*|gpu:\d+(,\d+)*")
 
@@ -92,17 +101,22 @@ class DownloadParams(Section):
 
 
 class SplitParams(Section):
-    """How images become train, validation and test arrays.
+    r"""How images become train, validation and test arrays.
 
     Attributes:
-        method: `stratified` keeps every class's share; `tail` holds out the last images, in the archive's order.
+        method: `stable` gives each image a place by a hash of it, which no other image changes; `stratified` keeps
+            every class's share exactly; `tail` holds out the last images, in the archive's order; `auto` is stable for
+            image folders, which grow, and stratified for the others.
+        group: A regular expression on the names of image files, as `^(patient\d+)_`: a stable choice keeps together
+            whatever shares what it matches; null for none.
         validation_fraction: Of the training images.
         test_fraction: Of all images, where the data set has no test split of its own.
         image_size: Height and width in pixels to which images from folders are resized.
-        seed: Of the stratified choice.
+        seed: Of the choice.
     """
 
-    method: Literal["stratified", "tail"]
+    method: Literal["auto", "stable", "stratified", "tail"]
+    group: Annotated[str, AfterValidator(_regular_expression)] | None = None
     validation_fraction: Fraction
     test_fraction: Fraction = 0.15
     image_size: Annotated[int, Field(ge=8, le=1024)] = 32

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from tasks.data.arrays import Images, Labels, SplitRecord, index_hash
-from tasks.data.assignment import divide
+from tasks.data.assignment import Rule, divide
 from tasks.data.reading import read_images
 from tasks.params.params import SplitParams
 from tasks.sources.source import load_source
@@ -38,7 +38,8 @@ def images_at(image_size: int, record: SplitRecord, labels: Labels, params: Spli
         data = read_images(source.dataset, source.archive, image_size, Path(name) / "decoded")
         if data.arrays.images.shape[1:3] != (image_size, image_size):
             raise InputError(f"the images of {source.dataset} have one size only")
-        chosen = divide(data, params.method, params.validation_fraction, params.test_fraction, params.seed)
+        rule = Rule(record.method, params.validation_fraction, params.test_fraction, params.seed, params.group)
+        chosen = divide(data, rule)
         positions = chosen.indices["test"]
         same_positions = index_hash(positions) == record.index_sha256["test"]
         if not same_positions or not np.array_equal(data.arrays.labels[positions], labels):

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.evaluation.table import spreadsheet_cell
 from tasks.params.params import Params
 from tasks.registry.channels import HEEDED_MOVES, move_pointer, promote, read_channel, read_pointer
 from tasks.registry.gate import Verdict, judge
@@ -28,6 +27,7 @@ from tasks.registry.store import Store
 from tasks.stage.errors import InputError
 from tasks.stage.files import read_json
 from tasks.stage.shown import percent
+from tasks.stage.table import spreadsheet_cell
 
 LABELS = "labels.json"
 PREDICTIONS = "predictions.csv"

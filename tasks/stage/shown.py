@@ -1,6 +1,6 @@
 """How things are shown: shares, data sets, and the names that strangers chose, for a terminal and for Markdown.
 
-Spreadsheets have tasks/evaluation/table.py, and HTML has Jinja's autoescape (tasks/reporting/report.py).
+Spreadsheets have tasks/stage/table.py, and HTML has Jinja's autoescape (tasks/reporting/report.py).
 """
 
 DATASETS = {"cifar10": "CIFAR-10", "folders": "image folders", "digits": "scikit-learn's handwritten digits"}

@@ -90,7 +90,7 @@ def test_equal_input_gives_equal_bytes_and_another_seed_does_not(tmp_path: Path,
         split(STRATIFIED.model_copy(update={"seed": seed}), raw, tmp_path / name)
     assert folder_bytes(tmp_path / "a") == folder_bytes(tmp_path / "b")
     assert folder_bytes(tmp_path / "a") != folder_bytes(tmp_path / "c")
-    expected = {f"{name}_{kind}.npy" for name in SPLITS for kind in ("images", "labels")} | {"split.json"}
+    expected = {f"{name}_{kind}.npy" for name in SPLITS for kind in ("images", "labels")} | {"split.json", "index.csv"}
     assert set(folder_bytes(tmp_path / "a")) == expected
 
 

@@ -5,7 +5,7 @@ import io
 
 import pytest
 
-from tasks.evaluation.table import spreadsheet_cell, write_table
+from tasks.stage.table import spreadsheet_cell, write_table
 
 
 @pytest.mark.parametrize(
