@@ -12,13 +12,13 @@ from flows.lineage import RemoteError, open_project
 from flows.run_records import (
     SIGNATURES,
     RecordError,
-    check_listing,
     check_record,
     check_signature,
     check_size,
     sign_record,
 )
 from flows.stages import find_stage
+from tasks.registry.listings import ListingError, check_listing
 from tasks.registry.signatures import SigningKey, TrustedKeys, configured_trust, signing_key
 from tasks.stage.errors import InputError
 
@@ -178,7 +178,7 @@ def _used_objects(repo: Any, stage: Any) -> list[Any]:
     for item in (item for objects in used for item in objects if item.isdir):
         try:
             check_listing((parts for parts, _, _ in Tree.load(repo.cache.local, item)), item.value)
-        except (RecordError, ObjectFormatError) as error:
+        except (ListingError, ObjectFormatError) as error:
             repo.cache.local.delete(item.value)
             raise RecordError(str(error)) from error
     return used

@@ -9,7 +9,6 @@ where keys are configured (tasks/registry/signatures.py), only where one of them
 
 import copy
 import hashlib
-from collections.abc import Iterable
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -47,13 +46,6 @@ def check_record(body: bytes, path: Path) -> None:
         raise RecordError(f"{path.name} is no record of a run") from error
     if (of_stage, own) != (path.parent.name, path.name):
         raise RecordError(f"{path.name} is not of this stage, or was altered")
-
-
-def check_listing(files: Iterable[tuple[str, ...]], name: str) -> None:
-    """Raise RecordError where a folder's listing has a file outside the folder; each file is the parts of its path."""
-    for parts in files:
-        if not parts or any(part in ("", ".", "..") or "\0" in part for part in parts):
-            raise RecordError(f"{name} lists {'/'.join(parts)!r}, which is outside its folder")
 
 
 def sign_record(key: SigningKey, place: str, body: bytes) -> bytes:

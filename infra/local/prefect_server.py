@@ -29,7 +29,8 @@ def prefect_environment(folder: Path = DEFAULT_FOLDER) -> dict[str, str]:
     So are those that set proxies aside which would end it (infra/prefect_proxies.py).
 
     Who may start a run can run any command as its worker: so the server asks for a password, of other users of the
-    machine and of web pages that reach loopback through a browser. It is in `folder/prefect/password`.
+    machine and of web pages that reach loopback through a browser. It is in `folder/prefect/password`, and another one
+    once another program has taken the server's port.
     """
     home = folder.absolute() / "prefect"
     private_folder(folder)
@@ -111,9 +112,16 @@ class PrefectServer:
             if self.is_running():
                 return False
             self.process.stop()
-            port = read_json(self._port) if self._port.exists() else USUAL_PORT
+            known = int(read_json(self._port)) if self._port.exists() else None
             for _ in range(START_ATTEMPTS):
-                self._launch(free_port(port, USUAL_PORT))
+                port = free_port(known or USUAL_PORT, USUAL_PORT)
+                if known not in (
+                    None,
+                    port,
+                ):  # whoever listens there now was sent the password by all that looked for us
+                    (self._home / LOGIN_FILE).unlink(missing_ok=True)
+                known = port
+                self._launch(port)
                 if meanwhile is not None:
                     meanwhile()
                     meanwhile = None
@@ -130,9 +138,14 @@ class PrefectServer:
         write_json(self._port, port)
         self.process.start(
             [sys.executable, "-m", "prefect", "server", "start", "--host", LOOPBACK, "--port", str(port)],
-            clean_environment() | prefect_environment(self.folder) | {"PREFECT_UI_URL": self.url},  # in its messages
+            clean_environment() | prefect_environment(self.folder) | self._pages,
             self._home,
         )
+
+    @property
+    def _pages(self) -> dict[str, str]:
+        """What the server tells browsers: where its pages are, and to whom they send the password."""
+        return {"PREFECT_UI_URL": self.url, "PREFECT_UI_API_URL": f"{self.url}/api"}
 
     def _wait_until_it_answers(self) -> bool:
         deadline = time.monotonic() + START_SECONDS

@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -16,6 +15,10 @@ FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # Pillow's other
 PIXELS_LIMIT = 64 << 20
 REDUCED_PIXELS_LIMIT = 256 << 20  # of a JPEG, which is decoded at an eighth of its size: phones make 200 million
 LARGE_PIXELS = 4 << 20
+# A picture may be made so that a few bytes of it cost minutes; what cameras, scanners and screens make is far from it.
+MAX_PIXELS_PER_BYTE = 2_000  # of a large image; an empty page scanned in black and white has 1,000
+MAX_SCANS = 200  # of a progressive JPEG; encoders make ten
+START_OF_SCAN = b"\xff\xda"
 BLACK_OF_16_BITS = 16  # of the upper eight bits; values of 12 bits reach no further
 UNREAD_BRANDS = {
     **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"), "HEIC"),
@@ -23,6 +26,7 @@ UNREAD_BRANDS = {
 }
 PNG_START = b"\x89PNG\r\n\x1a\n"
 PNG_CHUNKS_OF_PIXELS = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"eXIf")
+Image.MAX_IMAGE_PIXELS = None  # our own limits are below, but for a JPEG of a telephone's 200 million
 # These are decoded by one thread: the allocator keeps, for every thread that frees so much, what it freed.
 _decoder_of_large_images = ThreadPoolExecutor(1, thread_name_prefix="large-image")
 
@@ -44,7 +48,7 @@ def decode_image(data: bytes, name: str, size: int) -> Images:
 
     Raises:
         InputError: It is damaged, not an image in a known format, has 16 bits a channel of which the upper eight are
-            all but black, or has more than 64 Mi pixels (256 Mi in a JPEG).
+            all but black, has more than 64 Mi pixels (256 Mi in a JPEG), or costs more than its bytes can be worth.
     """
     try:
         image = _opened(data, name)
@@ -52,6 +56,12 @@ def decode_image(data: bytes, name: str, size: int) -> Images:
         limit = REDUCED_PIXELS_LIMIT if isinstance(image, JpegImageFile) else PIXELS_LIMIT
         if pixels > limit:
             raise InputError(f"{name} has {image.width}×{image.height} pixels, more than {limit:,} in all")
+        if pixels > max(LARGE_PIXELS, MAX_PIXELS_PER_BYTE * len(data)):
+            raise InputError(
+                f"{name} has {image.width}×{image.height} pixels in {len(data):,} bytes, which no camera makes"
+            )
+        if isinstance(image, JpegImageFile) and data.count(START_OF_SCAN) > MAX_SCANS:
+            raise InputError(f"{name} has more than {MAX_SCANS} scans, which no camera makes")
         if pixels > PIXELS_LIMIT:
             image.draft("RGB", (4 * size, 4 * size))
         if pixels > LARGE_PIXELS:
@@ -66,14 +76,12 @@ def decode_image(data: bytes, name: str, size: int) -> Images:
 def _opened(data: bytes, name: str) -> Image.Image:
     if data[4:8] == b"ftyp" and (kind := UNREAD_BRANDS.get(data[8:12])):
         raise InputError(f"{name} is {kind}, which is not read here; convert it to JPEG or PNG")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is lower
-        try:
-            return Image.open(io.BytesIO(data), formats=FORMATS)
-        except ValueError:  # a comment or a colour profile too large for Pillow
-            if not data.startswith(PNG_START):
-                raise
-            return Image.open(io.BytesIO(_without_texts(data)), formats=FORMATS)
+    try:
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    except ValueError:  # a comment or a colour profile too large for Pillow
+        if not data.startswith(PNG_START):
+            raise
+        return Image.open(io.BytesIO(_without_texts(data)), formats=FORMATS)
 
 
 def _without_texts(data: bytes) -> bytes:

@@ -15,6 +15,8 @@ SPLIT_NAMES = {
 }
 SPLIT_FOLDERS = {name: split for split, names in SPLIT_NAMES.items() for name in names}
 
+MAX_CLASS_NAME = 200  # characters; file systems end at 255 bytes
+
 Parts = tuple[str, ...]
 
 
@@ -99,6 +101,8 @@ def _entry(parts: Parts, name: str, has_splits: bool) -> Entry | None:
         raise InputError(f"the archive's file {name!r} does not lie in {wanted} like the others")
     if not parts[-2].isprintable():  # a terminal would obey it, wherever the class is named
         raise InputError(f"the archive's class folder {parts[-2]!r} has a character that cannot be printed")
+    if len(parts[-2]) > MAX_CLASS_NAME:
+        raise InputError(f"the archive's class folder {parts[-2][:40]!r}… has a name of {len(parts[-2]):,} characters")
     return Entry(name, split, parts[-2])
 
 

@@ -5,7 +5,7 @@ import re
 import reprlib
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
@@ -42,7 +42,13 @@ DEVICES = re.compile(r"auto|cpu:[1-9]\d*|gpu:\d+(,\d+)*")
 SHOWN_PROBLEMS = 10
 
 DOWNLOAD_URL = "RETRAIN_DOWNLOAD_URL"
-SECRET_NAME = re.compile(r"signature|credential|token|secret|passw|access_?key|api_?key|^(sig|key|auth)$", re.I)
+SECRET_NAME = re.compile(r"signature|credential|token|secret|passw|access[_-]?key|api[_-]?key|^(sig|key|auth)$", re.I)
+# What stands in the query of an address that anybody may know; every other name may be a key's, and their number is
+# without end.
+OPEN_NAMES = frozenset(
+    ["alt", "branch", "dl", "download", "export", "file", "filename", "format", "generation", "gid", "id", "inline"]
+)
+OPEN_NAMES |= frozenset(["name", "path", "raw", "ref", "rev", "revision", "tag", "usp", "v", "version", "versionid"])
 
 
 class DownloadParams(Section):
@@ -83,8 +89,9 @@ class DownloadParams(Section):
                 )
             if _holds_secret(url):
                 raise ValueError(
-                    "an address holds a password or a signature, which git, dvc.lock and the release would record; "
-                    f"put it into ~/.netrc, or the whole address into the environment variable {DOWNLOAD_URL}"
+                    "an address holds a password or a signature, or a query that may be one, which git, dvc.lock and "
+                    "the release would record; put it into ~/.netrc, or the whole address into the environment "
+                    f"variable {DOWNLOAD_URL} (a query may have {', '.join(sorted(OPEN_NAMES))})"
                 )
         return value
 
@@ -282,13 +289,16 @@ def _start_of(malformed: str) -> str:
 
 
 def _holds_secret(url: str) -> bool:
-    """Tell whether an address has a user, or a query that looks like a signature."""
+    """Tell whether an address has a user, or a query with something that is not known to be open."""
     try:
         parts = urlsplit(url)
-        names = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True)]
+        names = [name.lower() for name, _ in parse_qsl(parts.query, keep_blank_values=True)]
     except ValueError:  # no address at all, as the stage download will say
         return "@" in url
-    return "@" in parts.netloc or any(SECRET_NAME.search(name) for name in names)
+    has_user = "@" in parts.netloc or (not parts.netloc and "@" in parts.path.lstrip("/").partition("/")[0])
+    hidden_query = parts.scheme.startswith("http") and "?" in unquote(parts.path)
+    values_without_name = bool(parts.query) and not names
+    return has_user or hidden_query or values_without_name or not OPEN_NAMES.issuperset(names)
 
 
 def _sentence(problem: Any) -> str:

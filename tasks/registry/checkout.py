@@ -5,13 +5,15 @@ model and evaluation by `dvc pull`, and `dvc repro` has nothing to do.
 """
 
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.registry.lineage import git_state
+from tasks.registry.listings import fetch_listings
 from tasks.registry.manifest import Manifest
 from tasks.registry.store import Store
-from tasks.registry.workspaces import WorkspaceRecord, read_workspace
+from tasks.registry.workspaces import WorkspaceRecord, folders_of, read_workspace
 from tasks.stage.errors import InputError
 from tasks.stage.files import write_text
 
@@ -39,8 +41,9 @@ def checkout(bucket: Store, release: Manifest, root: Path) -> Checkout:
     """Write the release's params.yaml and dvc.lock into the workspace at `root`.
 
     Raises:
-        InputError: The workspace is no git repository's, or one of the two files has changes that would be lost; or
-            nobody kept what the release's workspace held. Nothing was written then.
+        InputError: The workspace is no git repository's, or one of the two files has changes that would be lost;
+            nobody kept what the release's workspace held; or what `dvc pull` would bring lies outside of its folders.
+            Nothing was written then.
     """
     record = read_workspace(bucket, release)
     if record is None:
@@ -54,10 +57,11 @@ def checkout(bucket: Store, release: Manifest, root: Path) -> Checkout:
     changed = _changed(root, record)
     for name in changed:
         _refuse_to_lose(root, name)
+    missing = fetch_listings(root, folders_of(record))
     for name, text in changed.items():
         write_text(root / name, text)
     commit, here = (release.git or {}).get("commit"), str(state["commit"])
-    return Checkout(release.id, commit, here, tuple(changed), tuple(_doubts(release, here)))
+    return Checkout(release.id, commit, here, tuple(changed), tuple(_doubts(release, here, missing)))
 
 
 def _changed(root: Path, record: WorkspaceRecord) -> dict[str, str]:
@@ -75,9 +79,9 @@ def _refuse_to_lose(root: Path, name: str) -> None:
         raise InputError(f"{name} has changes that would be lost: commit it, or move it away, then check out again")
 
 
-def _doubts(release: Manifest, here: str) -> list[str]:
+def _doubts(release: Manifest, here: str, missing: Sequence[str]) -> list[str]:
     git = release.git or {}
-    doubts = []
+    doubts = [f"DVC's remote has no listing {value}: dvc pull has nothing to bring there" for value in missing]
     if git.get("commit") != here:
         made = f"commit {git['commit']}" if git.get("commit") else "code that is in no repository"
         doubts.append(f"it was made of {made}, and this workspace is at {here}: stages whose code differs run again")

@@ -72,7 +72,7 @@ def plan_rebuild(manifest: Manifest) -> Rebuild:
     ]
     if manifest.dvc_lock is not None:
         lock = _written("cat > dvc.lock", _yaml(manifest.dvc_lock))
-        steps.append(Step("its hashes: with them `dvc pull` fetches what the next step computes", (lock,)))
+        steps.append(Step("its hashes, which the next step must come to", (lock,)))
     steps += [
         Step(f"data, model and evaluation{_precision(manifest)}", ("python -m dvc repro evaluate",)),
         Step("the proof: equal data and an equal model", (_written("sha256sum --check --strict", _sums(manifest)),)),

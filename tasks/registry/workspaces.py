@@ -96,6 +96,12 @@ def agrees(record: WorkspaceRecord, release: Manifest) -> bool:
     return params.used() == release.parameters and without_publish(lock) == release.dvc_lock and _stays_inside(lock)
 
 
+def folders_of(record: WorkspaceRecord) -> list[str]:
+    """Return the hashes of the folders that a record's dvc.lock has as outputs: those of their listings."""
+    stages = read_yaml(record.lock, "dvc.lock")["stages"].values()
+    return sorted({out["md5"] for stage in stages for out in stage.get("outs", []) if out["md5"].endswith(".dir")})
+
+
 def _stays_inside(lock: Any) -> bool:
     """Return whether each dependency and output of a dvc.lock is a path in the workspace and a hash, and no more.
 

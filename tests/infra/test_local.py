@@ -20,7 +20,7 @@ import boto3
 import pytest
 
 from infra.left_behind import WORKER, processes_with
-from infra.local.prefect_server import PrefectServer
+from infra.local.prefect_server import PrefectServer, prefect_environment
 from infra.local.process import BackgroundProcess, free_port, is_free
 from infra.local.worker import NAME
 from infra.prefect_api import PrefectAPI
@@ -108,10 +108,12 @@ def test_a_port_that_another_prefect_server_takes_meanwhile_is_given_up(
         ports = iter([another.server_port, free_port()])
         monkeypatch.setattr("infra.local.prefect_server.free_port", lambda *_: next(ports))
         server = PrefectServer(tmp_path)
+        sent_there = prefect_environment(tmp_path)["PREFECT_API_AUTH_STRING"]
         assert server.start()
         try:
             assert server.is_running()
             assert server.url != f"http://127.0.0.1:{another.server_port}"
+            assert server.environment["PREFECT_API_AUTH_STRING"] != sent_there, "whoever listens there knows it"
         finally:
             server.stop()
             another.shutdown()
@@ -197,6 +199,12 @@ def test_prefect_asks_for_a_password_that_only_the_owner_can_read(stack: Path) -
         path.relative_to(stack).as_posix(): oct(path.stat().st_mode & 0o777) for path in (stack / ".local", password)
     }
     assert modes == {".local": "0o700", ".local/prefect/password": "0o600"}
+
+
+def test_the_pages_send_the_password_to_their_own_server(stack: Path) -> None:
+    api = variables(stack)["PREFECT_API_URL"]
+    with urllib.request.urlopen(f"{api.removesuffix('/api')}/ui-settings") as answer:  # noqa: S310
+        assert json.load(answer)["api_url"] == api
 
 
 def test_everything_listens_on_loopback_only(stack: Path) -> None:

@@ -167,3 +167,24 @@ def test_memory_does_not_grow_with_the_threads(tmp_path: Path) -> None:
         [sys.executable, "-c", CROWD, str(tmp_path / "large.png")], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (0, f"{8 * 8 * 8 * 3}\n"), done.stderr
+
+
+def test_what_costs_minutes_and_has_few_bytes_is_refused() -> None:
+    buffer = io.BytesIO()
+    Image.new("1", (8192, 8192)).save(buffer, "PNG")
+    with pytest.raises(InputError, match=r"page.png has 8192×8192 pixels in [\d,]+ bytes, which no camera makes"):
+        decode_image(buffer.getvalue(), "page.png", 32)
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 64), "red").save(buffer, "JPEG", progressive=True)
+    data = buffer.getvalue()
+    decode_image(data, "photo.jpg", 32)
+    last = data.rindex(b"\xff\xda")
+    with pytest.raises(InputError, match=r"photo.jpg has more than 200 scans, which no camera makes"):
+        decode_image(data[:last] + data[last:-2] * 300 + data[-2:], "photo.jpg", 32)
+
+
+def test_a_telephone_s_200_million_pixels_are_read() -> None:
+    buffer = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 255, (1250, 1000, 3), np.uint8)
+    Image.fromarray(noise).resize((12_500, 16_000)).save(buffer, "JPEG", quality=50)
+    assert decode_image(buffer.getvalue(), "photo.jpg", 32).shape == (32, 32, 3)

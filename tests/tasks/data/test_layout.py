@@ -90,3 +90,8 @@ def test_unusable_layout_is_named(names: tuple[str, ...], folders: tuple[str, ..
     with pytest.raises(InputError) as caught:
         read_layout(names, folders)
     assert sentence in str(caught.value)
+
+
+def test_a_class_name_without_end_is_refused_and_not_shown() -> None:
+    with pytest.raises(InputError, match=r"class folder 'a{40}'… has a name of 60,000 characters"):
+        layout(f"{'a' * 60_000}/1.png", "b/1.png")

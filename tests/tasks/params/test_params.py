@@ -163,6 +163,12 @@ def test_fragments_and_path_parameters_are_refused(address: str) -> None:
         "https://host/file?a=1&sig=PLANTED",
         "https://host/file?AWSAccessKeyId=PLANTED",
         "https://host/file?access_token=PLANTED",
+        "https://host/file?api-key=PLANTED",
+        "https://host/file?rlkey=PLANTED&dl=1",
+        "https://host/file?sp=r&st=2026&e=PLANTED",
+        "https://host/file?PLANTED",
+        "https://host/file%3Ftoken=PLANTED",
+        "https:///name:PLANTED@host/file",
     ],
 )
 def test_an_address_with_a_credential_is_refused_since_parameters_are_recorded(address: str) -> None:

@@ -1,5 +1,6 @@
 """What a run made reaches another disk: `registry checkout`, `dvc pull`, and `dvc repro` has nothing to do."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from flows.lineage import push
 from flows.stages import run_stage
@@ -159,6 +161,33 @@ def test_a_record_that_lists_files_of_its_own_is_not_believed(made: Made) -> Non
     made.bucket.write(key, json.dumps({**record, "lock": json.dumps(lock)}).encode(), replacing=stored)
     with pytest.raises(InputError, match="does not say what the manifest of release"):
         checkout(made.bucket, made.release, made.clone("laptop"))
+
+
+def test_what_dvc_pull_would_write_outside_its_folder_is_refused(made: Made) -> None:
+    """Whoever may write to the bucket, without a key, gives an output a listing of his own, and all hashes agree."""
+    command(made.project, "git", "checkout", "--quiet", "--", "params.yaml")
+    remote = dvc(made.project, "config", "remote.storage.url").strip().removeprefix("s3://retrain/")
+    planted = json.dumps([{"md5": hashlib.md5(b"evil").hexdigest(), "relpath": "../../numpy.py"}]).encode()  # noqa: S324
+    value = f"{hashlib.md5(planted).hexdigest()}.dir"  # noqa: S324
+    made.bucket.client.put_object(Bucket="retrain", Key=f"{remote}/files/md5/{value[:2]}/{value[2:]}", Body=planted)
+    lock = read_yaml((made.project / "dvc.lock").read_text(), "dvc.lock")
+    lock["stages"]["make"]["outs"][0] = {"path": "made", "hash": "md5", "md5": value, "size": 4, "nfiles": 1}
+    YAML().dump(lock, made.project / "dvc.lock")
+    forged = made.publish(made.project.parent / "forged", right=301)
+    assert record_workspace(made.bucket, forged, made.project)
+    clone = made.clone("laptop")
+    with pytest.raises(InputError, match=r"lists '\.\./\.\./numpy\.py', which is outside its folder"):
+        checkout(made.bucket, forged, clone)
+    assert not (clone / "dvc.lock").exists()
+    assert not list((clone / ".dvc/cache").glob(f"files/md5/{value[:2]}/*"))
+
+
+def test_a_remote_that_cannot_be_asked_is_one_sentence(made: Made) -> None:
+    record_workspace(made.bucket, made.release, made.project)
+    clone = made.clone("laptop")
+    dvc(clone, "remote", "modify", "--local", "storage", "endpointurl", "http://127.0.0.1:9")
+    with pytest.raises(InputError, match=r"what dvc pull would write cannot be looked at, for DVC's remote cannot be"):
+        checkout(made.bucket, made.release, clone)
 
 
 def test_where_signatures_are_asked_for_an_unsigned_record_is_not_believed(
