@@ -5,11 +5,11 @@ import re
 import reprlib
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
-from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
 
+from tasks.params.address import DOWNLOAD_URL, check_address
 from tasks.params.recipe import Recipe
 from tasks.params.section import Positive, Section, Share
 from tasks.stage.errors import InputError, without_credentials
@@ -41,14 +41,7 @@ DEVICES = re.compile(r"auto|cpu:[1-9]\d*|gpu:\d+(,\d+)*")
 
 SHOWN_PROBLEMS = 10
 
-DOWNLOAD_URL = "RETRAIN_DOWNLOAD_URL"
 SECRET_NAME = re.compile(r"signature|credential|token|secret|passw|access[_-]?key|api[_-]?key|^(sig|key|auth)$", re.I)
-# What stands in the query of an address that anybody may know; every other name may be a key's, and their number is
-# without end.
-OPEN_NAMES = frozenset(
-    ["alt", "branch", "dl", "download", "export", "file", "filename", "format", "generation", "gid", "id", "inline"]
-)
-OPEN_NAMES |= frozenset(["name", "path", "raw", "ref", "rev", "revision", "tag", "usp", "v", "version", "versionid"])
 
 
 class DownloadParams(Section):
@@ -79,20 +72,7 @@ class DownloadParams(Section):
     @classmethod
     def _known_scheme(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for url in value:
-            if not re.match(r"(https?|file|s3)://.", url):
-                raise ValueError(f"{_start_of(url)} does not start with http://, https://, file:// or s3://")
-            if "#" in url or re.match(r"https?://[^?]*;", url):
-                raise ValueError(
-                    "an address has a fragment or a path parameter (what follows # or ;), which may be a token, and "
-                    "which git, dvc.lock and the release would record; leave it out, or write %23 or %3B for the sign, "
-                    f"or put the whole address into the environment variable {DOWNLOAD_URL}"
-                )
-            if _holds_secret(url):
-                raise ValueError(
-                    "an address holds a password or a signature, or a query that may be one, which git, dvc.lock and "
-                    "the release would record; put it into ~/.netrc, or the whole address into the environment "
-                    f"variable {DOWNLOAD_URL} (a query may have {', '.join(sorted(OPEN_NAMES))})"
-                )
+            check_address(url)
         return value
 
     @model_validator(mode="after")
@@ -278,27 +258,6 @@ def parse_params(values: Any, source: str) -> Params:
     except ValidationError as error:
         sentences = [_sentence(problem) for problem in error.errors(include_url=False)[:SHOWN_PROBLEMS]]
         raise InputError(f"{source}: {'; '.join(sentences)}") from error
-
-
-def _start_of(malformed: str) -> str:
-    """Return as much of what is no address as cannot hold a password."""
-    if re.fullmatch(r"[\w ./-]{0,120}", malformed):
-        return repr(malformed)
-    scheme = re.match(r"[a-z][a-z0-9+.-]{1,11}://", malformed)
-    return f"'{scheme.group()}…'" if scheme else "an address that is not shown, for it may hold a password,"
-
-
-def _holds_secret(url: str) -> bool:
-    """Tell whether an address has a user, or a query with something that is not known to be open."""
-    try:
-        parts = urlsplit(url)
-        names = [name.lower() for name, _ in parse_qsl(parts.query, keep_blank_values=True)]
-    except ValueError:  # no address at all, as the stage download will say
-        return "@" in url
-    has_user = "@" in parts.netloc or (not parts.netloc and "@" in parts.path.lstrip("/").partition("/")[0])
-    hidden_query = parts.scheme.startswith("http") and "?" in unquote(parts.path)
-    values_without_name = bool(parts.query) and not names
-    return has_user or hidden_query or values_without_name or not OPEN_NAMES.issuperset(names)
 
 
 def _sentence(problem: Any) -> str:

@@ -9,7 +9,7 @@ import pytest
 from flows.fallback import DOWNLOADS, RAW, RECORD, probe, reachable_data
 from flows.overrides import apply_overrides
 from infra.local.process import free_port
-from tasks.params.params import DOWNLOAD_URL
+from tasks.params.address import DOWNLOAD_URL
 from tasks.stage.errors import InputError
 from tests.fixtures.dvc_project import REPOSITORY
 

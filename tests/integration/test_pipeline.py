@@ -15,7 +15,7 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from infra.local.object_store import ObjectStore
-from tasks.params.params import DOWNLOAD_URL
+from tasks.params.address import DOWNLOAD_URL
 from tasks.registry.signatures import SIGNING_KEY
 from tasks.registry.signing import generate_key
 from tasks.s3.client import connect

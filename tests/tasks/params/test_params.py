@@ -8,7 +8,8 @@ import pytest
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
-from tasks.params.params import DOWNLOAD_URL, load_params, parse_params, read_yaml
+from tasks.params.address import DOWNLOAD_URL
+from tasks.params.params import load_params, parse_params, read_yaml
 from tasks.stage.errors import InputError
 
 ROOT = Path(__file__).parents[3]
