@@ -24,6 +24,7 @@ from flows.conclusion import final_state
 from flows.failures import StepError
 from flows.interrupted import interrupted_where_it_may_pass
 from flows.lineage import push, save_experiment
+from flows.look import PIN, is_followed, look
 from flows.offer import PUBLISH, offer
 from flows.outages import outlast
 from flows.overrides import Overrides, apply_overrides, overridden, put_back
@@ -109,6 +110,22 @@ def stage_task(stage: str) -> "Task[..., StageResult]":
 
 
 @task(
+    name="look",
+    task_run_name="look",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retries=Policy().retries,
+    retry_delay_seconds=BACKOFF_SECONDS,
+    retry_jitter_factor=JITTER,
+    retry_condition_fn=worth_another_try,
+)
+def look_at_collection(note_group: Any) -> str:
+    """Look what the collection holds; return the name of its snapshot (flows/look.py)."""
+    logger, limits = get_run_logger(), Limits(timeout_seconds=POLICIES["download"].timeout)
+    return outlast(lambda lines: look(Path.cwd(), lines, limits, note_group), logger.info, logger.warning)
+
+
+@task(
     name="offer",
     task_run_name="offer",
     cache_policy=NO_CACHE,
@@ -166,7 +183,7 @@ def retrain(
     """Retrain: bring every stage of dvc.yaml up to date, one after another.
 
     Running it twice is running it once: a stage with nothing new is left alone, and a run that was killed goes on
-    where it stopped.
+    where it stopped. Where the data set is a collection, the run looks first what is there, and pins it.
 
     Args:
         overrides: Values to set in params.yaml first, by dotted key, as {"train.recipe": "seed"}: for this run alone
@@ -191,12 +208,19 @@ def retrain(
             skip_what_waits()
         put_back(folder, warn)
         tag_commit(folder)
-        with overridden(overrides or {}, folder, warn) if deployed else _set_for_good(overrides or {}):
+        values = dict(overrides or {})
+        if is_followed(values, folder):
+            with _set(values, folder, deployed):
+                values[PIN] = look_at_collection(note_group)
+        with _set(values, folder, deployed):
             return _bring_all_up_to_date(run, note_group, push_data=push_data, save_run=save_run)
 
 
-def _set_for_good(overrides: Overrides) -> AbstractContextManager[None]:
-    apply_overrides(overrides)
+def _set(values: Overrides, folder: Path, deployed: bool) -> AbstractContextManager[None]:
+    """Set values in params.yaml: for this run alone where a deployment asked for it, for good where a person did."""
+    if deployed:
+        return overridden(values, folder, get_run_logger().warning)
+    apply_overrides(values)
     return nullcontext()
 
 

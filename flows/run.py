@@ -17,8 +17,10 @@ from typing import cast
 
 from flows.failures import StepError
 from flows.fallback import reachable_data
+from flows.look import PIN, is_followed, look
 from flows.nothing_new import nothing_new
-from flows.overrides import Overrides, parse_assignments
+from flows.outages import outlast
+from flows.overrides import Overrides, apply_overrides, parse_assignments
 from flows.stages import StageResult
 from flows.summary import summary
 from flows.workspace import check_dvc, check_git
@@ -39,7 +41,7 @@ def run(given: Overrides) -> None:
         InputError: The parameters, the data or a server are not as they must be.
         SystemExit: A stage failed for another reason.
     """
-    overrides = reachable_data(given, Path.cwd(), lambda sentence: print(sentence, flush=True))
+    overrides: Overrides = reachable_data(given, Path.cwd(), lambda sentence: print(sentence, flush=True))
     check_dvc(Path.cwd())
     check_git(Path.cwd())
     if any(os.environ.get(name) for name in CHOSEN_ELSEWHERE):
@@ -49,6 +51,7 @@ def run(given: Overrides) -> None:
     else:
         print("starting the object store …", flush=True)
         ObjectStore().start()
+    overrides = _followed(overrides, Path.cwd())
     if not PrefectServer().is_running() and (unchanged := nothing_new(overrides, Path.cwd())) is not None:
         print("nothing is new, so Prefect is not started")
         print(summary(unchanged, Path.cwd()))
@@ -56,6 +59,19 @@ def run(given: Overrides) -> None:
     print("starting Prefect …", flush=True)
     _start_prefect()
     print(summary(_run_flow(overrides), Path.cwd()))
+
+
+def _followed(overrides: Overrides, folder: Path) -> Overrides:
+    """Return the values with the snapshot that a collection holds now; as they are where the data are no collection."""
+    if not is_followed(overrides, folder):
+        return overrides
+    apply_overrides(overrides)  # by which the look goes; the run would set them for good all the same
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+
+    with _one_sentence():
+        return {**overrides, PIN: outlast(lambda lines: look(folder, lines), say, say)}
 
 
 def _start_prefect() -> None:
@@ -87,13 +103,20 @@ def _stop_prefect(server: PrefectServer) -> None:
 
 
 def _run_flow(overrides: Overrides) -> list[StageResult]:
-    """Run the flow in this process; end it with one sentence where a stage or the push fails."""
+    """Run the flow in this process."""
     from flows.console import use_stage_console  # noqa: PLC0415 - Prefect reads its settings when it is imported
     from flows.retrain import retrain  # noqa: PLC0415
 
     use_stage_console()
-    try:
+    with _one_sentence():
         return cast(list[StageResult], retrain(dict(overrides)))  # Prefect gives the data of the flow's state
+
+
+@contextlib.contextmanager
+def _one_sentence() -> Iterator[None]:
+    """End with one sentence where a stage, the look or the push fails."""
+    try:
+        yield
     except StepError as error:
         if error.is_outage:
             raise OutageError(error.sentence) from error

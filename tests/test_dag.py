@@ -17,7 +17,7 @@ ROOMS: dict[str, set[str]] = {
     "stage": set(),
     "params": {"stage"},
     "data": {"stage"},
-    "sources": {"stage"},
+    "sources": {"data", "stage"},
     "evaluation": {"stage"},
     "s3": {"stage"},
     "models": {"params", "stage"},

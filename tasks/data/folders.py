@@ -1,4 +1,4 @@
-"""People's own images: a .tar, .tar.gz or .zip with one folder a class, and perhaps one folder a split above them."""
+"""People's own images: an archive or a snapshot with one folder a class, and perhaps one folder a split above them."""
 
 import hashlib
 import os
@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.data.archive import Member, members
+from tasks.data.archive import members
 from tasks.data.arrays import SPLITS, Arrays, Images
 from tasks.data.images import decode_image
 from tasks.data.labelled import UNASSIGNED, LabelledImages
 from tasks.data.layout import Entry, read_layout
+from tasks.data.shards import SHARDS_NAME, places, read_content
+from tasks.data.snapshot import read_table
 from tasks.stage.errors import InputError
 from tasks.stage.progress import Progress
 
@@ -37,9 +39,34 @@ def read_folders(archive: Path, image_size: int, scratch: Path) -> LabelledImage
         InputError: As tasks.data.archive, tasks.data.layout and tasks.data.images say.
     """
     entries = _entries(archive)
-    shape = (len(entries), image_size, image_size, 3)
-    digests = _decode_all(archive, entries, image_size, scratch)
-    images: Images = np.memmap(scratch, np.uint8, mode="r", shape=shape)
+    names = {entry.name for entry in entries}
+    encoded = ((member.name, member.read()) for member in members(archive) if member.name in names)
+    return _labelled(archive, entries, encoded, image_size, scratch)
+
+
+def read_snapshot(snapshot: Path, image_size: int, scratch: Path) -> LabelledImages:
+    """Decode every image of a snapshot from the shards beside its table; else as read_folders.
+
+    Raises:
+        InputError: As tasks.data.snapshot, tasks.data.shards and tasks.data.images say.
+    """
+    rows = read_table(snapshot)
+    shards = places(snapshot.parent / SHARDS_NAME)
+    if missing := [row.path for row in rows if row.sha256 not in shards]:
+        raise InputError(f"{snapshot.parent} lacks {len(missing):,} images, as {missing[0]!r}; run download again")
+    entries = [Entry(row.path, row.split or None, row.label) for row in rows]
+    # In the order in which they lie, not in that of their names: a shard is read from its start to its end.
+    by_place = sorted(rows, key=lambda row: (shards[row.sha256].shard.name, shards[row.sha256].offset))
+    encoded = ((row.path, read_content(shards[row.sha256], row.sha256)) for row in by_place)
+    return _labelled(snapshot, entries, encoded, image_size, scratch)
+
+
+def _labelled(
+    source: Path, entries: list[Entry], encoded: Iterator[Encoded], image_size: int, scratch: Path
+) -> LabelledImages:
+    """Return the images of some entries, whose bytes come in any order."""
+    digests = _decode_all(source, entries, encoded, image_size, scratch)
+    images: Images = np.memmap(scratch, np.uint8, mode="r", shape=(len(entries), image_size, image_size, 3))
     classes = tuple(sorted({entry.label for entry in entries}))
     positions = {name: position for position, name in enumerate(classes)}
     labels = np.array([positions[entry.label] for entry in entries], np.int32)
@@ -60,32 +87,34 @@ def _entries(archive: Path) -> list[Entry]:
         raise InputError(f"{archive}: {error}") from error
 
 
-def _decode_all(archive: Path, entries: list[Entry], image_size: int, scratch: Path) -> list[str]:
-    """Write every image's pixels at its sorted place, in the order in which the archive gives them.
+def _decode_all(
+    source: Path, entries: list[Entry], encoded: Iterator[Encoded], image_size: int, scratch: Path
+) -> list[str]:
+    """Write every image's pixels at its sorted place, in the order in which they come.
 
     Returns the sha256 of each file, at its sorted place.
 
     Plain writes, not a memory map: a full disk is then an OSError, where a map would kill the process.
     """
-    places = {entry.name: place for place, entry in enumerate(entries)}
+    order = {entry.name: place for place, entry in enumerate(entries)}
     progress = Progress(len(entries), "images")
     done, problems, digests = 0, list[str](), [""] * len(entries)
     with ThreadPoolExecutor(os.cpu_count()) as pool, scratch.open("wb") as stream:
-        for batch in _batches(member for member in members(archive) if member.name in places):
-            decoded = pool.map(lambda encoded: _decoded(encoded, image_size), batch)
+        for batch in _batches(encoded):
+            decoded = pool.map(lambda image: _decoded(image, image_size), batch)
             for (name, data), image in zip(batch, decoded, strict=True):
-                digests[places[name]] = hashlib.sha256(data).hexdigest()
+                digests[order[name]] = hashlib.sha256(data).hexdigest()
                 if isinstance(image, InputError):
                     problems.append(str(image))
                 else:
-                    stream.seek(places[name] * image.nbytes)
+                    stream.seek(order[name] * image.nbytes)
                     stream.write(image.tobytes())
             done += len(batch)
             progress.update(done, "decoding")
     progress.close()
     if problems:
         more = f"; and {len(problems) - SHOWN_PROBLEMS:,} more" if len(problems) > SHOWN_PROBLEMS else ""
-        raise InputError(f"{archive}: {'; '.join(problems[:SHOWN_PROBLEMS])}{more}")
+        raise InputError(f"{source}: {'; '.join(problems[:SHOWN_PROBLEMS])}{more}")
     return digests
 
 
@@ -98,13 +127,13 @@ def _decoded(encoded: Encoded, image_size: int) -> Images | InputError:
         return error
 
 
-def _batches(selected: Iterator[Member]) -> Iterator[list[Encoded]]:
+def _batches(encoded: Iterator[Encoded]) -> Iterator[list[Encoded]]:
     """Give the files' bytes in batches of bounded number and size."""
     batch: list[Encoded] = []
     size = 0
-    for member in selected:
-        batch.append((member.name, member.read()))
-        size += member.size
+    for name, data in encoded:
+        batch.append((name, data))
+        size += len(data)
         if len(batch) == IMAGES_AT_ONCE or size >= BYTES_AT_ONCE:
             yield batch
             batch, size = [], 0

@@ -4,8 +4,9 @@ from pathlib import Path
 
 from tasks.data.cifar10 import read_cifar10
 from tasks.data.digits import read_digits
-from tasks.data.folders import read_folders
+from tasks.data.folders import read_folders, read_snapshot
 from tasks.data.labelled import LabelledImages
+from tasks.data.snapshot import SNAPSHOT_NAME
 from tasks.stage.errors import InputError
 
 
@@ -14,7 +15,7 @@ def read_images(dataset: str, archive: Path, image_size: int, scratch: Path) -> 
 
     Args:
         dataset: `cifar10`, `folders` or `digits`.
-        archive: The archive.
+        archive: The archive, or the table of a snapshot.
         image_size: Height and width in pixels to which images of `folders` are brought; the others have their own.
         scratch: A file that may be made for decoded images; it must outlive the result.
 
@@ -24,7 +25,8 @@ def read_images(dataset: str, archive: Path, image_size: int, scratch: Path) -> 
     if dataset == "cifar10":
         return read_cifar10(archive)
     if dataset == "folders":
-        return read_folders(archive, image_size, scratch)
+        read = read_snapshot if archive.name == SNAPSHOT_NAME else read_folders
+        return read(archive, image_size, scratch)
     if dataset == "digits":
         return read_digits(archive)
     raise InputError(f"{archive.parent} holds the data set {dataset!r}, which split does not know")

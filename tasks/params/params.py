@@ -52,7 +52,10 @@ class DownloadParams(Section):
             (scikit-learn's bundled handwritten digits; needs neither `url` nor `sha256`).
         url: One address or several that are tried in order; `http(s)://`, `file://` and `s3://`. Without credentials,
             since parameters are recorded: those are for ~/.netrc, or for addresses in RETRAIN_DOWNLOAD_URL.
-        sha256: Of the archive; null accepts any bytes and prints what to pin.
+            One that ends with a slash, of file:// or s3://, is a collection: a folder or prefix that people add to.
+        sha256: Of the archive, or the name of a collection's snapshot; null accepts any and prints what to pin.
+        follow: Whether a run of the flow first looks at a collection and moves sha256 to what is there.
+        max_lost: What share of its images a collection may lose from one look to the next; more is refused.
         attempts: Tries at each address before the next one.
         timeout_seconds: Longest silence of a server.
     """
@@ -60,6 +63,8 @@ class DownloadParams(Section):
     dataset: Literal["cifar10", "folders", "digits"]
     url: tuple[str, ...] = ()
     sha256: Sha256 | None = None
+    follow: bool = True
+    max_lost: Annotated[float, Field(ge=0, le=1)] = 0.2
     attempts: Positive = 5
     timeout_seconds: Annotated[float, Field(gt=0)] = 30
 
@@ -79,12 +84,25 @@ class DownloadParams(Section):
     def _address_present(self) -> "DownloadParams":
         if self.dataset != "digits" and not self.addresses:
             raise ValueError(f"url is empty, and dataset {self.dataset} needs one")
+        collections = [url for url in self.url if url.endswith("/")]
+        if collections and (self.dataset != "folders" or len(self.url) > 1 or collections[0].startswith("http")):
+            raise ValueError(
+                f"url {collections[0]} ends with a slash, and so is a collection: one address of file:// or s3://, for "
+                "dataset folders"
+            )
         return self
 
     @property
     def addresses(self) -> tuple[str, ...]:
         """`url`, or instead of it the addresses in RETRAIN_DOWNLOAD_URL, divided by spaces, which nothing records."""
         return tuple(os.environ.get(DOWNLOAD_URL, "").split()) or self.url
+
+    @property
+    def collection(self) -> str | None:
+        """The address of the collection that people add to, or None where the data set is an archive."""
+        if self.dataset == "folders" and self.addresses[0].endswith("/"):
+            return self.addresses[0]
+        return None
 
 
 class SplitParams(Section):

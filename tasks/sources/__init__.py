@@ -1,4 +1,4 @@
-"""Where data come from: addresses, transfers that go on where they broke, and what lies in data/raw.
+"""Where data come from: addresses, transfers that go on where they broke, collections that grow, what data/raw holds.
 
-It enters stage/ alone.
+It enters data/ for the layout, the snapshots and the shards, and stage/.
 """

@@ -235,7 +235,7 @@ def _open_s3(address: str, start: int, validator: str | None, settings: Transfer
     try:
         response = settings.connect_s3().get_object(**request)
     except s3.ClientError as error:
-        raise _s3_refusal(error) from error
+        raise s3_refusal(error) from error
     except (s3.NoCredentialsError, s3.PartialCredentialsError, s3.ParamValidationError) as error:
         raise TransferError(f"it could not be asked for: {type(error).__name__}") from error
     except s3.BotoCoreError as error:
@@ -245,7 +245,7 @@ def _open_s3(address: str, start: int, validator: str | None, settings: Transfer
         yield Body(start, total, response["ETag"], _s3_chunks(body, s3.BotoCoreError))
 
 
-def _s3_refusal(error: Any) -> TransferError:
+def s3_refusal(error: Any) -> TransferError:
     """Return what a refusal of the server means for this address."""
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     code = error.response.get("Error", {}).get("Code", "unknown error")

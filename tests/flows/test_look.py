@@ -1,0 +1,57 @@
+"""The flow's first step on a collection: it is looked at where it is followed, and the run gets the pin."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from flows.look import PIN, is_followed, look
+from flows.overrides import apply_overrides
+from flows.stages import StageError
+from tests.fixtures.archives import colour_images
+from tests.fixtures.dvc_project import REPOSITORY
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "params.yaml").write_bytes((REPOSITORY / "params.yaml").read_bytes())
+    for name, data in colour_images(4).items():
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        os.utime(path, (1_000_000_000, 1_000_000_000))
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    return tmp_path
+
+
+def collection(workspace: Path, **more: object) -> dict[str, object]:
+    return {"download.dataset": "folders", "download.url": f"{(workspace / 'photos').as_uri()}/", **more}
+
+
+def test_a_collection_is_followed_unless_somebody_says_which_snapshot(workspace: Path) -> None:
+    assert not is_followed({}, workspace)
+    assert not is_followed({"download.dataset": "folders", "download.url": "file:///photos.zip"}, workspace)
+    assert is_followed(collection(workspace), workspace)
+    assert not is_followed(collection(workspace, **{PIN: "0" * 64}), workspace)
+    assert not is_followed(collection(workspace, **{"download.follow": False}), workspace)
+
+
+def test_what_is_there_is_said_and_named(workspace: Path) -> None:
+    apply_overrides(collection(workspace), workspace / "params.yaml")
+    lines: list[str] = []
+    name = look(workspace, lines.append)
+    assert lines[-1] == f"12 images of 3 classes, snapshot {name[:16]}"
+    apply_overrides({PIN: name}, workspace / "params.yaml")
+    (workspace / "photos/red/00000.png").unlink()
+    other = look(workspace, lines.append)
+    assert other != name
+    assert lines[-1] == f"0 images came, 1 went, 0 changed their class: 11 images of 3 classes, snapshot {other[:16]}"
+
+
+def test_a_collection_that_is_not_there_is_bad_input(workspace: Path) -> None:
+    apply_overrides(collection(workspace, **{"download.url": "file:///nowhere/"}), workspace / "params.yaml")
+    with pytest.raises(
+        StageError, match="the collection file:///nowhere/ could not be listed: no such folder"
+    ) as caught:
+        look(workspace, lambda _: None)
+    assert caught.value.is_final
