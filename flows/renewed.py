@@ -19,10 +19,13 @@ def has_renewed_source(stage: str, say: OnLine) -> bool:
     """
     if stage != STAGE:
         return False
-    from tasks.download import archive_is_renewed  # noqa: PLC0415 - half a second to import
+    from tasks.download import RAW, archive_is_renewed, passed_over  # noqa: PLC0415 - half a second to import
     from tasks.params.params import load_params  # noqa: PLC0415
 
-    renewed = archive_is_renewed(load_params().download)
+    params = load_params().download
+    if (path := passed_over(params, RAW)) is not None:
+        say(f"{path} is not the archive that download.sha256 asks for, and is not taken; set its hash if it is meant")
+    renewed = archive_is_renewed(params)
     if renewed is None:
         say(f"{UNKNOWN}; dvc repro --force {stage} fetches what is there")
     return bool(renewed)

@@ -163,9 +163,9 @@ def push_to_remote() -> int:
 
 
 def share_experiment(name: str, folder: Path) -> None:
-    """Save the run as an experiment, and push that where the git remote may be written."""
+    """Save the run as an experiment; push a worker's where the git remote may be written: a person's is his own."""
     say = get_run_logger().info
-    if save_experiment(name, folder, say):
+    if save_experiment(name, folder, say) and _is_deployed():
         push_experiment(name, folder, say)
 
 

@@ -13,8 +13,9 @@ from tasks.stage.shown import percent
 METRICS = Path("evaluation/metrics.json")
 REPORT = Path("evaluation/report.html")
 PASSED, REFUSED = "✓", "✗"
+PREDICT = ".venv/bin/python -m tasks.predict IMAGE.png"
 NEXT = (
-    (".venv/bin/python -m tasks.predict IMAGE.png", "what is on your own image"),
+    (PREDICT, "what is on your own image"),
     (".venv/bin/python -m tasks.registry list", "the releases and which is champion"),
     ("make up deploy", "Prefect's UI, the schedule, runs from a button"),
 )
@@ -63,6 +64,9 @@ def summary(results: Sequence[StageResult], folder: Path) -> str:
         lines.append(f"release    {offered['uri']}{' (champion)' if offered['champion'] else ''}")
         lines.append(f"gate       {offered['outcome']}")
         lines += [f"           {row['passed']} {row['rule']}: {row['says']}" for row in verdict_rows(offered)]
-    width = max(len(command) for command, _ in NEXT)
-    lines += ["", "next:"] + [f"  {command:<{width}}  # {why}" for command, why in NEXT]
+    commands = dict(NEXT)
+    if offered and not offered.get("champion_now", offered["champion"]):  # there is none that would answer
+        commands = {f"{PREDICT} --model candidate": commands.pop(PREDICT), **commands}
+    width = max(map(len, commands))
+    lines += ["", "next:"] + [f"  {command:<{width}}  # {why}" for command, why in commands.items()]
     return "\n".join(lines)

@@ -6,6 +6,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from tasks.data.archive import archive_suffix, members
 from tasks.data.digits import bundled_digits
@@ -120,6 +122,21 @@ def archive_is_renewed(params: DownloadParams, cache: Path = CACHE) -> bool | No
     settings = _settings(params)
     answers = (is_renewed(cache, address, settings) for address in params.addresses)
     return next((answer for answer in answers if answer is not None), None)
+
+
+def passed_over(params: DownloadParams, raw: Path) -> str | None:
+    """Return which file at download.url is plainly another archive than the one that download.sha256 pins, if any.
+
+    Told by its size alone, and of file:// only: whoever renewed it and forgot the hash learns of it, and nobody waits.
+    """
+    try:
+        size = load_source(raw).size
+    except InputError:
+        return None
+    paths = [Path(url2pathname(urlsplit(url).path)) for url in params.addresses if url.startswith("file:")]
+    if params.sha256 is None or params.collection is not None:
+        return None
+    return next((str(path) for path in paths if path.is_file() and path.stat().st_size != size), None)
 
 
 def _is_there(raw: Path, dataset: str, sha256: str) -> bool:

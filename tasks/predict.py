@@ -2,6 +2,7 @@
 
 python -m tasks.predict cat.jpg                      the champion, fetched once and verified
 python -m tasks.predict photos/ --csv photos.csv     every image of a folder
+python -m tasks.predict cat.jpg --model candidate    another channel, or a release's id
 python -m tasks.predict cat.jpg --model model        a model folder, a pulled release, or a .keras file
 python -m tasks.predict cat.jpg --trusted-key release.key.pub    only if this key's owner signed it
 """
@@ -9,6 +10,7 @@ python -m tasks.predict cat.jpg --trusted-key release.key.pub    only if this ke
 import argparse
 import itertools
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -20,7 +22,7 @@ import numpy as np
 from tasks.data.arrays import Images
 from tasks.data.images import decode_image
 from tasks.data.names import IMAGE_SUFFIXES, is_clutter
-from tasks.registry.classifier import Classifier, Probabilities, Signer, load_champion, load_local
+from tasks.registry.classifier import Classifier, Probabilities, Signer, load_local, load_release
 from tasks.registry.signing import add_trust_options, chosen_trust
 from tasks.registry.store import configured_place
 from tasks.stage.errors import InputError, run_command
@@ -32,6 +34,9 @@ from tasks.stage.table import write_table
 MAX_FILE = 256 << 20
 IMAGES_AT_ONCE = 128
 SHOWN = 10  # names in a sentence
+UNREAD = {".heic", ".heif", ".avif"}
+# A channel, an id, or an address as a run ends with: bucket, prefix and id.
+RELEASE = re.compile(r"(?:s3://([^/]+)/(.+)/releases/)?(champion|candidate|best|[0-9a-f]{4,16})/?")
 
 
 @dataclass(frozen=True)
@@ -117,7 +122,9 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
         if others:
             names = ", ".join(str(file.relative_to(path)) for file in others[:SHOWN])
             more = f" and {len(others) - SHOWN:,} more" if len(others) > SHOWN else ""
-            print(printable(f"predict: no images by their names, so left out: {names}{more}"), file=sys.stderr)
+            unread = UNREAD & {file.suffix.lower() for file in others}
+            why = "; HEIC and AVIF are not read here: convert them" if unread else ""
+            print(printable(f"predict: left out, by their names no images: {names}{more}{why}"), file=sys.stderr)
         if not inside:
             raise InputError(f"{path} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
         found.extend(inside)
@@ -177,12 +184,13 @@ def _run(arguments: argparse.Namespace) -> None:
 
 def _chosen_classifier(arguments: argparse.Namespace) -> Classifier:
     trust = chosen_trust(arguments)
-    if arguments.model is None:
-        return load_champion(arguments.bucket, arguments.prefix, trust)
+    model, released = Path(arguments.model or ""), RELEASE.fullmatch(arguments.model or "champion")
+    if released and not (arguments.model and model.exists()):
+        return load_release(released[3], arguments.bucket or released[1], arguments.prefix or released[2], trust)
     if trust is None:
-        return load_local(arguments.model, arguments.sha256)
+        return load_local(model, arguments.sha256)
     bucket, prefix = configured_place(arguments.bucket, arguments.prefix)
-    return load_local(arguments.model, arguments.sha256, Signer(trust, f"s3://{bucket}/{prefix}"))
+    return load_local(model, arguments.sha256, Signer(trust, f"s3://{bucket}/{prefix}"))
 
 
 def _count(text: str) -> int:
@@ -196,7 +204,7 @@ def main() -> None:
     """Parse the command line and predict."""
     parser = argparse.ArgumentParser(prog="python -m tasks.predict", description="Name what is in an image.")
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="an image, or a folder of them")
-    parser.add_argument("--model", type=Path, help="a release, model folder or .keras file; else the champion")
+    parser.add_argument("--model", help="a release's id or channel, a model folder or a .keras file; else the champion")
     parser.add_argument("--top", type=_count, default=3, metavar="K", help="classes to show (3)")
     parser.add_argument("--json", action="store_true", help="for programs")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write a CSV; a folder's goes to standard output")

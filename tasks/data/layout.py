@@ -39,7 +39,8 @@ def read_layout(files: Sequence[str], folders: Sequence[str]) -> list[Entry]:
     """Return the images sorted by path.
 
     Folders around everything are taken off first. Then either every image lies in `<split>/<class>/`, or every one
-    in `<class>/`. Files above the class folders that are not images (a README) are left alone.
+    in `<class>/`, some perhaps in folders inside it. Files above the class folders that are not images (a README) are
+    left alone.
 
     Args:
         files: Paths of the archive's files.
@@ -61,6 +62,9 @@ def read_layout(files: Sequence[str], folders: Sequence[str]) -> list[Entry]:
     has_splits = any(len(parts) == 3 and parts[0].lower() in SPLIT_FOLDERS for parts in paths)
     if not has_splits:
         _refuse_splits_without_classes(paths)
+    depth = 3 if has_splits else 2
+    classes = {parts[: depth - 1] for parts in paths if len(parts) == depth}
+    _refuse_misplaced(paths, classes, depth)
     entries = [entry for parts, name in paths.items() if (entry := _entry(parts, name, has_splits)) is not None]
     _refuse_unusable(entries, kept_folders, has_splits)
     return sorted(entries, key=lambda entry: PurePosixPath(entry.name).parts)
@@ -87,23 +91,42 @@ def _refuse_splits_without_classes(paths: Iterable[Parts]) -> None:
         )
 
 
+def _refuse_misplaced(paths: dict[Parts, str], classes: set[Parts], depth: int) -> None:
+    """Raise InputError for images above the class folders, or below folders that hold no image themselves.
+
+    Folders inside a class folder are a person's order of one class, where images lie in the class folder too; where
+    none does, the folders inside may be the classes.
+    """
+    wanted = "<split>/<class>/<image>" if depth == 3 else "<class>/<image>"
+    misplaced = [
+        name
+        for parts, name in paths.items()
+        if (len(parts) < depth and PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES)
+        or (len(parts) > depth and parts[: depth - 1] not in classes)
+    ]
+    if misplaced:
+        raise InputError(
+            f"the archive's file {misplaced[0]!r} does not lie in {wanted} like the others"
+            f"{f', nor do {len(misplaced) - 1:,} more' if len(misplaced) > 1 else ''}: move each up or down into its "
+            "class's folder"
+        )
+
+
 def _entry(parts: Parts, name: str, has_splits: bool) -> Entry | None:
     """Return what a path says, or None for a file beside the images, like a README."""
     depth = 3 if has_splits else 2
-    if len(parts) < depth and PurePosixPath(name).suffix.lower() not in IMAGE_SUFFIXES:
+    if len(parts) < depth:
         return None
     split = SPLIT_FOLDERS.get(parts[0].lower()) if has_splits else None
-    if has_splits and split is None and len(parts) == depth:
+    if has_splits and split is None:
         known = "; ".join(f"{', '.join(names)}" for names in SPLIT_NAMES.values())
         raise InputError(f"the archive's folder {parts[0]!r} is not the name of a split; these are: {known}")
-    if len(parts) != depth or (has_splits and split is None):
-        wanted = "<split>/<class>/<image>" if has_splits else "<class>/<image>"
-        raise InputError(f"the archive's file {name!r} does not lie in {wanted} like the others")
-    if not parts[-2].isprintable():  # a terminal would obey it, wherever the class is named
-        raise InputError(f"the archive's class folder {parts[-2]!r} has a character that cannot be printed")
-    if len(parts[-2]) > MAX_CLASS_NAME:
-        raise InputError(f"the archive's class folder {parts[-2][:40]!r}… has a name of {len(parts[-2]):,} characters")
-    return Entry(name, split, parts[-2])
+    label = parts[depth - 2]
+    if not label.isprintable():  # a terminal would obey it, wherever the class is named
+        raise InputError(f"the archive's class folder {label!r} has a character that cannot be printed")
+    if len(label) > MAX_CLASS_NAME:
+        raise InputError(f"the archive's class folder {label[:40]!r}… has a name of {len(label):,} characters")
+    return Entry(name, split, label)
 
 
 def _refuse_unusable(entries: list[Entry], folders: set[Parts], has_splits: bool) -> None:

@@ -55,7 +55,7 @@ def resolve(bucket: Store, name: str) -> Manifest:
         if name == channel:
             manifest = read_channel(bucket, channel)
             if manifest is None:
-                raise InputError(f"there is no {channel} in {bucket.uri('channels')} yet; publish a release first")
+                raise InputError(f"there is no {channel} in {bucket.uri('channels')} yet; {_instead(bucket)}")
             return manifest
     if not re.fullmatch(rf"[0-9a-f]{{{MIN_ID},{ID_LENGTH}}}", name):
         raise InputError(f"{name!r} is neither a release's id nor one of the channels {', '.join(CHANNELS)}")
@@ -66,6 +66,17 @@ def resolve(bucket: Store, name: str) -> Manifest:
     if len(manifests) != 1:
         raise InputError(f"{len(manifests)} releases in {bucket.uri(FOLDER)} start with {name!r}")
     return manifests[0]
+
+
+def _instead(bucket: Store) -> str:
+    """Return what there is where a channel points nowhere yet."""
+    candidate = read_pointer(bucket, "candidate")
+    if candidate is None:
+        return "publish a release first"
+    found = candidate.current.release
+    return (
+        f"release {found} is published and passed no gate: `registry show {found}` says why, and it answers by its id"
+    )
 
 
 def move_pointer(

@@ -64,7 +64,10 @@ def load_local(path: Path, sha256: str | None = None, signer: Signer | None = No
     """
     file = path / "model.keras" if path.is_dir() else path
     if not file.is_file():
-        raise InputError(f"{file} does not exist: --model wants a release, a model folder or a .keras file")
+        raise InputError(
+            f"{file} does not exist: --model wants a release's id or channel, a folder of one, a model folder or a "
+            ".keras file"
+        )
     if (file.parent / MANIFEST_NAME).exists():
         manifest = verify_folder(file.parent)
         if signer is not None:
@@ -75,10 +78,10 @@ def load_local(path: Path, sha256: str | None = None, signer: Signer | None = No
     return _load(file, sha256 or _recorded_sha256(file), _local_labels(file.parent))
 
 
-def load_champion(bucket: str | None, prefix: str | None, trust: TrustedKeys | None) -> Classifier:
-    """Load the published champion, fetched once into the cache and verified every time."""
+def load_release(name: str, bucket: str | None, prefix: str | None, trust: TrustedKeys | None) -> Classifier:
+    """Load a published release, by its channel or id; it is fetched once into the cache and verified every time."""
     store = configured_bucket(bucket, prefix, trust)
-    folder = cached_release(store, resolve(store, "champion"))
+    folder = cached_release(store, resolve(store, name))
     return load_local(folder, signer=None if trust is None else Signer(trust, store.place))
 
 

@@ -123,8 +123,8 @@ def _top1_rule(rule: str, candidate: Measurement, other: Opponent, significance:
     sentence = f"top-1 {percent(candidate.top1)} is {_change(change)} {percent(theirs)} of {other.name}"
     if change < -allowed - ROUNDING:
         sentence += (
-            f", more than the {_points(allowed)} allowed, which may {'' if passed else 'hardly '}be chance: "
-            f"{lost:,} of {images:,} images are lost and {won:,} won "
+            f", {'which so few images cannot tell from chance' if passed else 'which is hardly chance'}, "
+            f"and more than the {_points(allowed)} allowed: {lost:,} of {images:,} images are lost and {won:,} won "
             f"(McNemar's exact test, p = {p_value:.3g}, {significance:.3g} asked)"
         )
     elif change < 0:

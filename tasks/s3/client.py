@@ -177,7 +177,8 @@ def storage_errors(client: Any, bucket: str, key: str = "") -> Iterator[None]:
             "or start the local object store with: make up"
         ) from error
     except EndpointConnectionError as error:
-        raise OutageError(f"the object store at {endpoint} cannot be reached; is it running?") from error
+        hint = " (make up starts the one of this machine)" if "//127.0.0.1:" in str(endpoint) else ""
+        raise OutageError(f"the object store at {endpoint} cannot be reached; is it running?{hint}") from error
     except (ConnectionError, HTTPClientError, HTTPError, IncompleteReadError) as error:
         if _is_untrusted(error):
             raise InputError(f"the TLS certificate of the object store at {endpoint} is not trusted") from error

@@ -207,7 +207,7 @@ def _open_file(address: str, start: int, validator: str | None) -> Iterator[Body
     path = Path(url2pathname(parts.path))
     if path.is_dir():
         raise TransferError(
-            "no such file, but a folder: pack it, as by tar -czf images.tar.gz -C FOLDER ., and name that archive"
+            "no such file, but a folder: end its address with a slash, and it is taken as a folder that people add to"
         )
     if path.exists() and not path.is_file():
         raise TransferError("no such file, but a device or a pipe")

@@ -6,7 +6,8 @@ import pytest
 
 from flows.overrides import apply_overrides
 from flows.renewed import UNKNOWN, has_renewed_source
-from tasks.download import main
+from tasks.download import RAW, main
+from tasks.sources.source import load_source
 from tests.fixtures.archives import colour_images, write_zip
 from tests.fixtures.dvc_project import REPOSITORY
 
@@ -27,3 +28,8 @@ def test_only_an_archive_without_a_hash_is_asked_for(tmp_path: Path, monkeypatch
     archive.write_bytes(write_zip(tmp_path / "next.zip", colour_images(3)).read_bytes())
     assert has_renewed_source("download", said.append)
     assert len(said) == 1
+    taken = load_source(RAW).sha256
+    apply_overrides({"download.sha256": taken})
+    assert not has_renewed_source("download", said.append)
+    assert len(said) == 2, "whoever renewed it and forgot the hash learns of it"
+    assert said[1].startswith(f"{archive} is not the archive that download.sha256 asks for, and is not taken")

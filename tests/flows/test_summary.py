@@ -52,6 +52,14 @@ def test_summary_names_everything_worth_knowing(finished: Path) -> None:
     assert len(text.partition("next:")[2].strip().splitlines()) == 3
 
 
+def test_where_no_release_is_champion_what_is_to_be_typed_answers(finished: Path) -> None:
+    offered = OFFER | {"champion": False, "champion_now": None}
+    (finished / ".dvc/tmp/offer.json").write_text(json.dumps(offered))
+    assert "tasks.predict IMAGE.png --model candidate" in summary(RESULTS, finished)
+    (finished / ".dvc/tmp/offer.json").write_text(json.dumps(offered | {"champion_now": "abc"}))
+    assert "--model" not in summary(RESULTS, finished)
+
+
 def test_summary_without_evaluation_does_not_invent_one(tmp_path: Path) -> None:
     text = summary(RESULTS[:1], tmp_path)
     assert "no top-1 accuracy recorded" in text

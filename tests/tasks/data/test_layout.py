@@ -95,3 +95,15 @@ def test_unusable_layout_is_named(names: tuple[str, ...], folders: tuple[str, ..
 def test_a_class_name_without_end_is_refused_and_not_shown() -> None:
     with pytest.raises(InputError, match=r"class folder 'a{40}'… has a name of 60,000 characters"):
         layout(f"{'a' * 60_000}/1.png", "b/1.png")
+
+
+def test_folders_inside_a_class_are_a_person_s_order_of_it() -> None:
+    names = ("cat/1.png", "cat/Sommer 2024/2.png", "cat/a/b/3.png", "dog/1.png")
+    assert layout(*names) == [(None, "cat")] * 3 + [(None, "dog")]
+    assert set(layout("train/cat/1.png", "train/cat/x/2.png", "train/dog/1.png")) == {
+        ("train", "cat"),
+        ("train", "dog"),
+    }
+    refused = r"'2023/cat/1.png' does not lie in <class>/<image> like the others, nor do 2 more"
+    with pytest.raises(InputError, match=refused):
+        layout("2023/cat/1.png", "2023/dog/2.png", "2024/cat/3.png", "dog/1.png")

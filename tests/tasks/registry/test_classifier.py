@@ -79,6 +79,18 @@ def test_a_model_altered_by_one_bit_is_refused(
         assert f"{folder / 'model.keras'} was altered" in errors
 
 
+def test_a_release_answers_by_its_id_its_channel_and_its_address(
+    predict: Any, classifier_workspace: Path, pictures: Path
+) -> None:
+    _, champion, _ = predict(pictures)
+    (folder,) = Path(".cache/releases").iterdir()
+    for model in ("champion", folder.name, folder.name[:6]):
+        status, output, errors = predict(pictures, "--model", model)
+        assert (status, errors, output) == (0, "", champion)
+    status, _, errors = predict(pictures, "--model", "candidate")
+    assert (status, "there is no candidate in " in errors) == (2, True)
+
+
 def test_a_model_that_nothing_vouches_for_needs_a_sha256(
     predict: Any, classifier_workspace: Path, pictures: Path
 ) -> None:
@@ -178,4 +190,6 @@ def test_an_unreachable_store_is_one_sentence(predict: Any, pictures: Path, monk
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
     status, output, errors = predict(pictures / "000.png")
     assert (status, output) == (69, "")
-    assert errors == "predict: the object store at http://127.0.0.1:1 cannot be reached; is it running?\n"
+    assert errors.startswith(
+        "predict: the object store at http://127.0.0.1:1 cannot be reached; is it running? (make up"
+    )

@@ -70,7 +70,7 @@ def test_a_loss_is_refused_where_it_is_more_than_allowed_and_more_than_chance() 
         (0, 10, "is 1.00 points above the 90.00 % of the champion"),
         (3, 3, "is equal to the 90.00 % of the champion"),
         (5, 0, "is 0.50 points below the 90.00 % of the champion 0123456789abcdef, within the 0.50 points allowed"),
-        (20, 0, "more than the 0.50 points allowed, which may hardly be chance: 20 of 1,000 images are lost and 0 won"),
+        (20, 0, "which is hardly chance, and more than the 0.50 points allowed: 20 of 1,000 images are lost and 0 won"),
     ],
 )
 def test_its_sentence_has_the_figures(lost: int, won: int, words: str) -> None:
@@ -85,7 +85,9 @@ def test_the_best_release_has_a_bound_of_its_own() -> None:
     assert stays_near_the_best(release, best, publish_params(), STRICT).passed
     finding = stays_near_the_best(release, best, publish_params(tolerance_below_best=0.005), STRICT)
     assert not finding.passed
-    assert f"of the best release {BEST}, more than the 0.50 points allowed" in finding.sentence
+    assert (
+        f"of the best release {BEST}, which is hardly chance, and more than the 0.50 points allowed" in finding.sentence
+    )
     assert finding.figures["best"] == BEST
 
 

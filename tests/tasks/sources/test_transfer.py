@@ -264,7 +264,7 @@ def test_file_address_that_names_no_file(tmp_path: Path, address: str) -> None:
 @pytest.mark.parametrize("end", ["", "/"])
 def test_a_folder_is_said_to_be_one(tmp_path: Path, end: str) -> None:
     (tmp_path / "images").mkdir()
-    with pytest.raises(InputError, match=r"/images/? \(no such file, but a folder: pack it, as by tar -czf"):
+    with pytest.raises(InputError, match=r"/images/? \(no such file, but a folder: end its address with a slash"):
         get(tmp_path / "cache", f"file://{tmp_path}/images{end}")
 
 
