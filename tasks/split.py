@@ -7,16 +7,18 @@ import numpy as np
 
 from tasks.data.arrays import SPLITS, SplitRecord, index_hash, save_selected, save_split_record
 from tasks.data.assignment import Assignment, Rule, divide
-from tasks.data.index import write_index
+from tasks.data.index import QUARANTINE_NAME, write_index, write_quarantine
 from tasks.data.labelled import LabelledImages
 from tasks.data.reading import read_images
 from tasks.params.params import SplitParams, load_params
 from tasks.sources.source import load_source
 from tasks.stage.errors import run_command
 from tasks.stage.files import replaced_folder
+from tasks.stage.shown import printable
 
 RAW = Path("data/raw")
 OUTPUT = Path("data/split")
+SHOWN = 3  # files that are set aside, in the stage's own words
 
 
 def split(params: SplitParams, raw: Path, output: Path) -> None:
@@ -25,7 +27,7 @@ def split(params: SplitParams, raw: Path, output: Path) -> None:
     Args:
         params: The section `split`.
         raw: What the stage download wrote.
-        output: Folder of the arrays, split.json and index.csv, replaced as a whole; equal input gives equal bytes.
+        output: Folder of the arrays, split.json and tables, replaced as a whole; equal input gives equal bytes.
 
     Raises:
         InputError: The archive is not what it should be, or too small to be divided so.
@@ -33,16 +35,20 @@ def split(params: SplitParams, raw: Path, output: Path) -> None:
     source = load_source(raw)
     with replaced_folder(output) as temporary:
         scratch = temporary / "decoded"
-        data = read_images(source.dataset, source.archive, params.image_size, scratch)
+        data = read_images(source.dataset, source.archive, params.image_size, scratch, params.max_quarantined)
         rule = _rule(params, source.dataset)
         assignment = divide(data, rule)
         contents = {name: save_selected(temporary, name, data.arrays, assignment.indices[name]) for name in SPLITS}
         record = _record(source.dataset, rule, data, assignment, contents)
         save_split_record(temporary, record)
         write_index(temporary, data, assignment, rule.group)
+        write_quarantine(temporary, data.quarantine)
         scratch.unlink(missing_ok=True)
     sizes = ", ".join(f"{len(assignment.indices[name]):,} {name}" for name in SPLITS)
     print(f"{sizes} images of {len(data.classes)} classes")
+    if data.quarantine:
+        named = "; ".join(reason for _, reason in data.quarantine[:SHOWN])
+        print(f"{len(data.quarantine):,} files are set aside, see {output / QUARANTINE_NAME}: {printable(named)}")
     for name in SPLITS:
         absent = [label for label, count in record.counts[name]["per_class"].items() if not count]
         if absent:

@@ -1,9 +1,12 @@
 """People's own images: an archive or a snapshot with one folder a class, and perhaps one folder a split above them."""
 
 import hashlib
+import math
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +28,7 @@ SHOWN_PROBLEMS = 10
 Encoded = tuple[str, bytes]
 
 
-def read_folders(archive: Path, image_size: int, scratch: Path) -> LabelledImages:
+def read_folders(archive: Path, image_size: int, scratch: Path, max_quarantined: float = 0.0) -> LabelledImages:
     """Decode every image, sorted by path; classes sorted by name.
 
     Memory stays bounded: decoded images go to a file as they come, and are memory-mapped from there.
@@ -34,17 +37,19 @@ def read_folders(archive: Path, image_size: int, scratch: Path) -> LabelledImage
         archive: The archive.
         image_size: Height and width in pixels to which images are brought.
         scratch: A file to be made for the decoded images; it must outlive the result.
+        max_quarantined: What share of all images, and of each class's, may be set aside because they cannot be read.
 
     Raises:
-        InputError: As tasks.data.archive, tasks.data.layout and tasks.data.images say.
+        InputError: As tasks.data.archive and tasks.data.layout say, and as tasks.data.images does of more than may be
+            set aside.
     """
     entries = _entries(archive)
     names = {entry.name for entry in entries}
     encoded = ((member.name, member.read()) for member in members(archive) if member.name in names)
-    return _labelled(archive, entries, encoded, image_size, scratch)
+    return _labelled(archive, entries, _decode_all(entries, encoded, image_size, scratch), scratch, max_quarantined)
 
 
-def read_snapshot(snapshot: Path, image_size: int, scratch: Path) -> LabelledImages:
+def read_snapshot(snapshot: Path, image_size: int, scratch: Path, max_quarantined: float = 0.0) -> LabelledImages:
     """Decode every image of a snapshot from the shards beside its table; else as read_folders.
 
     Raises:
@@ -58,21 +63,69 @@ def read_snapshot(snapshot: Path, image_size: int, scratch: Path) -> LabelledIma
     # In the order in which they lie, not in that of their names: a shard is read from its start to its end.
     by_place = sorted(rows, key=lambda row: (shards[row.sha256].shard.name, shards[row.sha256].offset))
     encoded = ((row.path, read_content(shards[row.sha256], row.sha256)) for row in by_place)
-    return _labelled(snapshot, entries, encoded, image_size, scratch)
+    return _labelled(snapshot, entries, _decode_all(entries, encoded, image_size, scratch), scratch, max_quarantined)
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    """What became of the files: the sha256 of each, at its sorted place, and why some could not be decoded."""
+
+    digests: list[str]
+    problems: dict[int, str]
+    shape: tuple[int, int, int]
 
 
 def _labelled(
-    source: Path, entries: list[Entry], encoded: Iterator[Encoded], image_size: int, scratch: Path
+    source: Path, entries: list[Entry], decoded: _Decoded, scratch: Path, max_quarantined: float
 ) -> LabelledImages:
-    """Return the images of some entries, whose bytes come in any order."""
-    digests = _decode_all(source, entries, encoded, image_size, scratch)
-    images: Images = np.memmap(scratch, np.uint8, mode="r", shape=(len(entries), image_size, image_size, 3))
+    """Return the images of some entries, without those that could not be decoded, if these are few."""
+    bad = decoded.problems
+    if bad:
+        _refuse_many(source, entries, bad, max_quarantined)
+        _close_gaps(scratch, bad.keys(), len(entries), math.prod(decoded.shape))
     classes = tuple(sorted({entry.label for entry in entries}))
+    quarantine = tuple((entries[place].name, reason) for place, reason in sorted(bad.items()))
+    digests = [digest for place, digest in enumerate(decoded.digests) if place not in bad]
+    entries = [entry for place, entry in enumerate(entries) if place not in bad]
+    images: Images = np.memmap(scratch, np.uint8, mode="r", shape=(len(entries), *decoded.shape))
     positions = {name: position for position, name in enumerate(classes)}
     labels = np.array([positions[entry.label] for entry in entries], np.int32)
     published = [UNASSIGNED if entry.split is None else SPLITS.index(entry.split) for entry in entries]
     paths = tuple(entry.name for entry in entries)
-    return LabelledImages(Arrays(images, labels), classes, np.array(published, np.int8), True, paths, tuple(digests))
+    assigned = np.array(published, np.int8)
+    return LabelledImages(Arrays(images, labels), classes, assigned, True, paths, tuple(digests), quarantine)
+
+
+def _refuse_many(source: Path, entries: list[Entry], bad: dict[int, str], max_quarantined: float) -> None:
+    """Raise InputError where more images are bad than may be set aside, of all or of a class."""
+    of_class = Counter(entry.label for entry in entries)
+    bad_of_class = Counter(entries[place].label for place in bad)
+    worst = max(bad_of_class, key=lambda label: bad_of_class[label] / of_class[label])
+    share = bad_of_class[worst] / of_class[worst]  # the share of all is never larger
+    if share > max_quarantined or share == 1:
+        reasons = [bad[place] for place in sorted(bad)]
+        more = f"; and {len(bad) - SHOWN_PROBLEMS:,} more" if len(bad) > SHOWN_PROBLEMS else ""
+        allowed = f"{bad_of_class[worst]:,} of the {of_class[worst]:,} images of class {worst!r} cannot be read"
+        raise InputError(
+            f"{source}: {'; '.join(reasons[:SHOWN_PROBLEMS])}{more}; {allowed}, and split.max_quarantined = "
+            f"{max_quarantined:g} is the share that may be set aside"
+        )
+
+
+def _close_gaps(scratch: Path, bad: Collection[int], count: int, size: int) -> None:
+    """Move the decoded images of `size` bytes together over the places of those that could not be decoded."""
+    with scratch.open("r+b") as stream:
+        target = 0
+        for place in range(count):
+            if place in bad:
+                continue
+            if place != target:
+                stream.seek(place * size)
+                image = stream.read(size)
+                stream.seek(target * size)
+                stream.write(image)
+            target += 1
+        stream.truncate(target * size)
 
 
 def _entries(archive: Path) -> list[Entry]:
@@ -87,35 +140,28 @@ def _entries(archive: Path) -> list[Entry]:
         raise InputError(f"{archive}: {error}") from error
 
 
-def _decode_all(
-    source: Path, entries: list[Entry], encoded: Iterator[Encoded], image_size: int, scratch: Path
-) -> list[str]:
+def _decode_all(entries: list[Entry], encoded: Iterator[Encoded], image_size: int, scratch: Path) -> _Decoded:
     """Write every image's pixels at its sorted place, in the order in which they come.
-
-    Returns the sha256 of each file, at its sorted place.
 
     Plain writes, not a memory map: a full disk is then an OSError, where a map would kill the process.
     """
     order = {entry.name: place for place, entry in enumerate(entries)}
     progress = Progress(len(entries), "images")
-    done, problems, digests = 0, list[str](), [""] * len(entries)
+    done, problems, digests = 0, dict[int, str](), [""] * len(entries)
     with ThreadPoolExecutor(os.cpu_count()) as pool, scratch.open("wb") as stream:
         for batch in _batches(encoded):
             decoded = pool.map(lambda image: _decoded(image, image_size), batch)
             for (name, data), image in zip(batch, decoded, strict=True):
                 digests[order[name]] = hashlib.sha256(data).hexdigest()
                 if isinstance(image, InputError):
-                    problems.append(str(image))
+                    problems[order[name]] = str(image)
                 else:
                     stream.seek(order[name] * image.nbytes)
                     stream.write(image.tobytes())
             done += len(batch)
             progress.update(done, "decoding")
     progress.close()
-    if problems:
-        more = f"; and {len(problems) - SHOWN_PROBLEMS:,} more" if len(problems) > SHOWN_PROBLEMS else ""
-        raise InputError(f"{source}: {'; '.join(problems[:SHOWN_PROBLEMS])}{more}")
-    return digests
+    return _Decoded(digests, problems, (image_size, image_size, 3))
 
 
 def _decoded(encoded: Encoded, image_size: int) -> Images | InputError:

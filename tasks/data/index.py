@@ -1,6 +1,6 @@
 """index.csv beside the arrays: a row an image, in their order; what a person greps."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -11,6 +11,7 @@ from tasks.data.stable import group_of
 from tasks.stage.table import write_table
 
 INDEX_NAME = "index.csv"
+QUARANTINE_NAME = "quarantine.csv"
 COLUMNS = ("split", "label", "sha256", "group", "path")
 
 
@@ -28,6 +29,12 @@ def write_index(folder: Path, data: LabelledImages, assignment: Assignment, grou
     """
     with (folder / INDEX_NAME).open("w", encoding="utf-8", newline="") as stream:
         write_table(stream, COLUMNS, _rows(data, assignment, group))
+
+
+def write_quarantine(folder: Path, quarantine: Sequence[tuple[str, str]]) -> None:
+    """Write which files could not be read and are no part of the arrays, and why; a table without rows for none."""
+    with (folder / QUARANTINE_NAME).open("w", encoding="utf-8", newline="") as stream:
+        write_table(stream, ("path", "reason"), quarantine)
 
 
 def _rows(data: LabelledImages, assignment: Assignment, group: str | None) -> Iterator[tuple[Any, ...]]:

@@ -24,6 +24,7 @@ class LabelledImages:
             benchmark, whose test set must stay whole for its figures to be comparable.
         paths: Of the images' files in the archive; empty where they have none.
         file_sha256: Of the bytes of those files; empty where there are none.
+        quarantine: Files that could not be read and are no part of the set: the path of each, and why.
     """
 
     arrays: Arrays
@@ -32,6 +33,7 @@ class LabelledImages:
     separate_duplicates: bool
     paths: tuple[str, ...] = ()
     file_sha256: tuple[str, ...] = ()
+    quarantine: tuple[tuple[str, str], ...] = ()
 
     @cached_property
     def sha256(self) -> tuple[str, ...]:

@@ -10,7 +10,9 @@ from tasks.data.snapshot import SNAPSHOT_NAME
 from tasks.stage.errors import InputError
 
 
-def read_images(dataset: str, archive: Path, image_size: int, scratch: Path) -> LabelledImages:
+def read_images(
+    dataset: str, archive: Path, image_size: int, scratch: Path, max_quarantined: float = 0.0
+) -> LabelledImages:
     """Read all images and labels of an archive.
 
     Args:
@@ -18,6 +20,7 @@ def read_images(dataset: str, archive: Path, image_size: int, scratch: Path) -> 
         archive: The archive, or the table of a snapshot.
         image_size: Height and width in pixels to which images of `folders` are brought; the others have their own.
         scratch: A file that may be made for decoded images; it must outlive the result.
+        max_quarantined: What share of people's own images may be set aside because they cannot be read.
 
     Raises:
         InputError: The data set is not known, or the archive is not what it should be.
@@ -26,7 +29,7 @@ def read_images(dataset: str, archive: Path, image_size: int, scratch: Path) -> 
         return read_cifar10(archive)
     if dataset == "folders":
         read = read_snapshot if archive.name == SNAPSHOT_NAME else read_folders
-        return read(archive, image_size, scratch)
+        return read(archive, image_size, scratch, max_quarantined)
     if dataset == "digits":
         return read_digits(archive)
     raise InputError(f"{archive.parent} holds the data set {dataset!r}, which split does not know")

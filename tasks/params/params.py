@@ -117,6 +117,8 @@ class SplitParams(Section):
         validation_fraction: Of the training images.
         test_fraction: Of all images, where the data set has no test split of its own.
         image_size: Height and width in pixels to which images from folders are resized.
+        max_quarantined: What share of people's own images, and of each class's, may be set aside because they cannot be
+            read; more ends the stage.
         seed: Of the choice.
     """
 
@@ -125,6 +127,7 @@ class SplitParams(Section):
     validation_fraction: Fraction
     test_fraction: Fraction = 0.15
     image_size: Annotated[int, Field(ge=8, le=1024)] = 32
+    max_quarantined: Share = 0.01
     seed: Seed = 0
 
 

@@ -35,7 +35,7 @@ def images_at(image_size: int, record: SplitRecord, labels: Labels, params: Spli
     """
     source = load_source(raw)
     with tempfile.TemporaryDirectory(prefix=f"images-{image_size}-") as name:
-        data = read_images(source.dataset, source.archive, image_size, Path(name) / "decoded")
+        data = read_images(source.dataset, source.archive, image_size, Path(name) / "decoded", params.max_quarantined)
         if data.arrays.images.shape[1:3] != (image_size, image_size):
             raise InputError(f"the images of {source.dataset} have one size only")
         rule = Rule(record.method, params.validation_fraction, params.test_fraction, params.seed, params.group)

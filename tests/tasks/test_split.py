@@ -90,7 +90,11 @@ def test_equal_input_gives_equal_bytes_and_another_seed_does_not(tmp_path: Path,
         split(STRATIFIED.model_copy(update={"seed": seed}), raw, tmp_path / name)
     assert folder_bytes(tmp_path / "a") == folder_bytes(tmp_path / "b")
     assert folder_bytes(tmp_path / "a") != folder_bytes(tmp_path / "c")
-    expected = {f"{name}_{kind}.npy" for name in SPLITS for kind in ("images", "labels")} | {"split.json", "index.csv"}
+    expected = {f"{name}_{kind}.npy" for name in SPLITS for kind in ("images", "labels")} | {
+        "split.json",
+        "index.csv",
+        "quarantine.csv",
+    }
     assert set(folder_bytes(tmp_path / "a")) == expected
 
 
@@ -222,5 +226,7 @@ def test_all_bad_files_are_named_at_once_up_to_ten(tmp_path: Path) -> None:
         split(STRATIFIED, raw, tmp_path / "split")
     text = str(caught.value)
     assert [f"red/{number:05d}.png is not an image" in text for number in range(14)] == [True] * 10 + [False] * 4
-    assert text.endswith("; and 4 more")
+    assert (
+        "; and 4 more; 14 of the 20 images of class 'red' cannot be read, and split.max_quarantined = 0.01 is" in text
+    )
     assert not (tmp_path / "split").exists()

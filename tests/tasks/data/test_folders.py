@@ -45,3 +45,26 @@ def test_folders_with_a_bad_layout_say_so_before_decoding(tmp_path: Path) -> Non
     with pytest.raises(InputError, match=r"a\.tar\.gz: the archive holds the one class 'cat'"):
         read_folders(archive, 32, tmp_path / "scratch")
     assert not (tmp_path / "scratch").exists()
+
+
+def test_a_few_files_that_cannot_be_read_are_set_aside(tmp_path: Path) -> None:
+    files = colour_images(60)
+    sound = read_folders(write_tar(tmp_path / "sound.tar", files), 16, tmp_path / "a")
+    bad = {"blue/00030b.png": b"\x89PNG\r\n\x1a\n", "red/zz.png": b"no image", "red/00000a.png": b""}
+    read = read_folders(write_tar(tmp_path / "bad.tar", files | bad), 16, tmp_path / "b", max_quarantined=0.05)
+    assert np.array_equal(read.arrays.images, sound.arrays.images)
+    assert np.array_equal(read.arrays.labels, sound.arrays.labels)
+    assert (read.paths, read.sha256) == (sound.paths, sound.sha256)
+    assert [path for path, _ in read.quarantine] == sorted(bad)
+    assert read.quarantine[2][1] == "red/zz.png is not an image that can be read: unknown format"
+
+
+def test_more_than_may_be_set_aside_of_a_class_is_refused(tmp_path: Path) -> None:
+    archive = write_tar(tmp_path / "a.tar", colour_images(60) | {"red/a.png": b"x", "red/b.png": b"y"})
+    sentence = r"2 of the 62 images of class 'red' cannot be read, and split.max_quarantined = 0.03 is the share"
+    with pytest.raises(InputError, match=sentence):
+        read_folders(archive, 16, tmp_path / "b", max_quarantined=0.03)
+    assert len(read_folders(archive, 16, tmp_path / "b", max_quarantined=0.04).quarantine) == 2
+    none = write_tar(tmp_path / "none.tar", colour_images(4) | {"void/a.png": b"x"})
+    with pytest.raises(InputError, match="1 of the 1 images of class 'void' cannot be read"):
+        read_folders(none, 16, tmp_path / "b", max_quarantined=1)
