@@ -16,9 +16,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from tasks.s3.client import MISSING, connect, error_code, storage_errors
 from tasks.stage.errors import InputError
 from tasks.stage.files import replaced_file, sha256_of
+from tasks.training.checkpoint import KEPT, NOTE
 
-KEPT = 2
-NOTE = "run.json"  # what a run is made of, beside its checkpoints
 ADDRESS = re.compile(
     r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/(?P<prefix>[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*)"
 )
