@@ -15,9 +15,9 @@ LOOKED = Path(".dvc/tmp/looked.json")  # git ignores it, and so does DVC
 COMMAND = (sys.executable, "-m", "tasks.snapshot", "look", "--output", str(LOOKED))
 
 
-def is_followed(overrides: Overrides, folder: Path) -> bool:
+def is_followed(overrides: Overrides, path: Path = PARAMS_FILE) -> bool:
     """Return whether a run with these values looks first: its data are a collection, and nobody has said which pin."""
-    params = preview(overrides, folder / PARAMS_FILE).download
+    params = preview(overrides, path).download
     return params.collection is not None and params.follow and PIN not in overrides
 
 

@@ -209,7 +209,7 @@ def retrain(
         put_back(folder, warn)
         tag_commit(folder)
         values = dict(overrides or {})
-        if is_followed(values, folder):
+        if is_followed(values):
             with _set(values, folder, deployed):
                 values[PIN] = look_at_collection(note_group)
         with _set(values, folder, deployed):

@@ -63,7 +63,7 @@ def run(given: Overrides) -> None:
 
 def _followed(overrides: Overrides, folder: Path) -> Overrides:
     """Return the values with the snapshot that a collection holds now; as they are where the data are no collection."""
-    if not is_followed(overrides, folder):
+    if not is_followed(overrides):
         return overrides
     apply_overrides(overrides)  # by which the look goes; the run would set them for good all the same
 

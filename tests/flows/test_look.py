@@ -29,11 +29,12 @@ def collection(workspace: Path, **more: object) -> dict[str, object]:
 
 
 def test_a_collection_is_followed_unless_somebody_says_which_snapshot(workspace: Path) -> None:
-    assert not is_followed({}, workspace)
-    assert not is_followed({"download.dataset": "folders", "download.url": "file:///photos.zip"}, workspace)
-    assert is_followed(collection(workspace), workspace)
-    assert not is_followed(collection(workspace, **{PIN: "0" * 64}), workspace)
-    assert not is_followed(collection(workspace, **{"download.follow": False}), workspace)
+    params = workspace / "params.yaml"
+    assert not is_followed({}, params)
+    assert not is_followed({"download.dataset": "folders", "download.url": "file:///photos.zip"}, params)
+    assert is_followed(collection(workspace), params)
+    assert not is_followed(collection(workspace, **{PIN: "0" * 64}), params)
+    assert not is_followed(collection(workspace, **{"download.follow": False}), params)
 
 
 def test_what_is_there_is_said_and_named(workspace: Path) -> None:
