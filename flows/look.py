@@ -8,9 +8,11 @@ from flows.command import Limits, OnLine, run_lines
 from flows.overrides import Overrides, preview
 from flows.stages import StageError
 from tasks.params.params import PARAMS_FILE
-from tasks.stage.files import read_json
+from tasks.stage.files import read_json, write_json
 
 PIN = "download.sha256"
+PINNED = Path(".dvc/tmp/pinned.json")  # what each of the last runs began with
+KEPT_RUNS = 20
 LOOKED = Path(".dvc/tmp/looked.json")  # git ignores it, and so does DVC
 COMMAND = (sys.executable, "-m", "tasks.snapshot", "look", "--output", str(LOOKED))
 
@@ -19,6 +21,25 @@ def is_followed(overrides: Overrides, path: Path = PARAMS_FILE) -> bool:
     """Return whether a run with these values looks first: its data are a collection, and nobody has said which pin."""
     params = preview(overrides, path).download
     return params.collection is not None and params.follow and PIN not in overrides
+
+
+def begun_with(folder: Path, run: str) -> str | None:
+    """Return the snapshot that a run began with here, if it began before: started again, it goes on with that."""
+    pins = _pins(folder)
+    return pins.get(run)
+
+
+def note_pin(folder: Path, run: str, snapshot: str) -> None:
+    """Note which snapshot a run begins with, for when it is started again."""
+    pins = {**_pins(folder), run: snapshot}
+    write_json(folder / PINNED, {"runs": [[name, pins[name]] for name in list(pins)[-KEPT_RUNS:]]})
+
+
+def _pins(folder: Path) -> dict[str, str]:
+    try:
+        return {str(run): str(snapshot) for run, snapshot in read_json(folder / PINNED)["runs"]}
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def look(

@@ -24,7 +24,7 @@ from flows.conclusion import final_state
 from flows.failures import StepError
 from flows.interrupted import interrupted_where_it_may_pass
 from flows.lineage import push, save_experiment
-from flows.look import PIN, is_followed, look
+from flows.look import PIN, begun_with, is_followed, look, note_pin
 from flows.offer import PUBLISH, offer
 from flows.outages import outlast
 from flows.overrides import Overrides, apply_overrides, overridden, put_back
@@ -210,10 +210,21 @@ def retrain(
         tag_commit(folder)
         values = dict(overrides or {})
         if is_followed(values):
-            with _set(values, folder, deployed):
-                values[PIN] = look_at_collection(note_group)
+            values[PIN] = _pinned(values, folder, deployed, note_group)
         with _set(values, folder, deployed):
             return _bring_all_up_to_date(run, note_group, push_data=push_data, save_run=save_run)
+
+
+def _pinned(values: Overrides, folder: Path, deployed: bool, note_group: Any) -> str:
+    """Return the snapshot for this run: what is there now, or what it began with, where it was started again."""
+    run = str(flow_run.get_id())
+    if (begun := begun_with(folder, run)) is not None:
+        get_run_logger().info(f"goes on with snapshot {begun[:16]}, with which it began")
+        return begun
+    with _set(values, folder, deployed):
+        snapshot = look_at_collection(note_group)
+    note_pin(folder, run, snapshot)
+    return snapshot
 
 
 def _set(values: Overrides, folder: Path, deployed: bool) -> AbstractContextManager[None]:

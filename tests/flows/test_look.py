@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.look import PIN, is_followed, look
+from flows.look import PIN, begun_with, is_followed, look, note_pin
 from flows.overrides import apply_overrides
 from flows.stages import StageError
 from tests.fixtures.archives import colour_images
@@ -56,3 +56,14 @@ def test_a_collection_that_is_not_there_is_bad_input(workspace: Path) -> None:
     ) as caught:
         look(workspace, lambda _: None)
     assert caught.value.is_final
+
+
+def test_a_run_that_is_started_again_goes_on_with_what_it_began_with(tmp_path: Path) -> None:
+    assert begun_with(tmp_path, "first") is None
+    for number in range(25):
+        note_pin(tmp_path, f"run {number}", f"snapshot {number}")
+    assert begun_with(tmp_path, "run 24") == "snapshot 24"
+    assert begun_with(tmp_path, "run 5") == "snapshot 5"
+    assert begun_with(tmp_path, "run 4") is None, "long ended"
+    (tmp_path / ".dvc/tmp/pinned.json").write_text("{")
+    assert begun_with(tmp_path, "run 24") is None
