@@ -232,20 +232,29 @@ def _open_s3(address: str, start: int, validator: str | None, settings: Transfer
         request["Range"] = f"bytes={start}-"
     if validator:
         request["IfMatch"] = validator
-    try:
+    with s3_errors():
         response = settings.connect_s3().get_object(**request)
-    except s3.ClientError as error:
-        raise s3_refusal(error) from error
-    except (s3.NoCredentialsError, s3.PartialCredentialsError, s3.ParamValidationError) as error:
-        raise TransferError(f"it could not be asked for: {type(error).__name__}") from error
-    except s3.BotoCoreError as error:
-        raise TemporaryError(type(error).__name__) from error
     with contextlib.closing(response["Body"]) as body:
         total = start + int(response["ContentLength"])
         yield Body(start, total, response["ETag"], _s3_chunks(body, s3.BotoCoreError))
 
 
-def s3_refusal(error: Any) -> TransferError:
+@contextlib.contextmanager
+def s3_errors() -> Iterator[None]:
+    """Turn what boto3 raises into a TransferError: a TemporaryError where the same request may succeed later."""
+    from botocore import exceptions as s3  # noqa: PLC0415  # for s3:// addresses only
+
+    try:
+        yield
+    except s3.ClientError as error:
+        raise _s3_refusal(error) from error
+    except (s3.NoCredentialsError, s3.PartialCredentialsError, s3.ParamValidationError) as error:
+        raise TransferError(f"it could not be asked for: {type(error).__name__}") from error
+    except s3.BotoCoreError as error:
+        raise TemporaryError(type(error).__name__) from error
+
+
+def _s3_refusal(error: Any) -> TransferError:
     """Return what a refusal of the server means for this address."""
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     code = error.response.get("Error", {}).get("Code", "unknown error")

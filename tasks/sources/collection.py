@@ -17,7 +17,7 @@ from tasks.sources.addresses import (
     TransferError,
     TransferSettings,
     open_address,
-    s3_refusal,
+    s3_errors,
     shown,
 )
 from tasks.stage.errors import InputError, OutageError
@@ -63,6 +63,8 @@ def list_collection(address: str, settings: TransferSettings) -> list[Listed]:
     except TransferError as error:
         kind = OutageError if isinstance(error, TemporaryError) else InputError
         raise kind(f"the collection {shown(address)} could not be listed: {error}") from error
+    except OutageError:
+        raise
     except InputError as error:
         raise InputError(f"the collection {shown(address)} {error}") from error
 
@@ -126,11 +128,9 @@ def _files(address: str) -> Iterator[Listed]:
 
 
 def _objects(address: str, settings: TransferSettings) -> Iterator[Listed]:
-    from botocore import exceptions as s3  # noqa: PLC0415  # for s3:// addresses only
-
     parts = urlsplit(address)
     prefix = unquote(parts.path.removeprefix("/"))
-    try:
+    with s3_errors():
         pages = settings.connect_s3().get_paginator("list_objects_v2").paginate(Bucket=parts.netloc, Prefix=prefix)
         for page in pages:
             for found in page.get("Contents", ()):
@@ -138,12 +138,6 @@ def _objects(address: str, settings: TransferSettings) -> Iterator[Listed]:
                 if name and not name.endswith("/") and not is_clutter(name):
                     place = f"s3://{parts.netloc}/{quote(found['Key'])}"
                     yield Listed(_path(name), place, found["Size"], found["ETag"])
-    except s3.ClientError as error:
-        raise s3_refusal(error) from error
-    except (s3.NoCredentialsError, s3.PartialCredentialsError, s3.ParamValidationError) as error:
-        raise TransferError(f"it could not be asked for: {type(error).__name__}") from error
-    except s3.BotoCoreError as error:
-        raise TemporaryError(type(error).__name__) from error
 
 
 def _mark(status: os.stat_result) -> str:
