@@ -47,4 +47,6 @@ def test_a_set_of_six_times_the_budget_stays_within_it(nursery: Nursery, tmp_pat
 def test_memory_is_steady_over_many_launches(nursery: Nursery, tmp_path: Path) -> None:
     facts = measured(nursery, write_images(tmp_path / "images.npy", 500 * BATCH, 32), 1 << 30, 500)
     assert facts["launches"] == 500
-    assert facts["late"] - facts["early"] < 8 << 20
+    # A leak adds to every fifth of the launches, and the allocator's arenas, which threads come to use, to some.
+    growth = np.diff(facts["fifths"])
+    assert growth.min() < 1 << 20, growth.tolist()
