@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from tasks.params.params import PublishParams
 from tasks.registry.gate import judge
+from tasks.registry.opponents import Measurement, Opponent
 from tasks.registry.paired_tests import Confidences
-from tasks.registry.rules import Measurement, Opponent
 
 DRAWS, NIGHTS, LINES = 400, 100, 10
 EQUALS = ((200, 2), (200, 10), (270, 10), (1_000, 10), (10_000, 10), (10_000, 100), (10_000, 1_000), (50_000, 1_000))

@@ -14,18 +14,20 @@ import numpy as np
 
 from tasks.stage.quiet_tensorflow import keras
 from tasks.data.arrays import Arrays, SplitRecord, check_arrays, load_arrays, load_split_record
+from tasks.data.hashes import FIT_HASHES, TEST_HASHES, load_hashes
 from tasks.evaluation.metrics import ROUNDING
 from tasks.model_files.files import load_model
 from tasks.params.params import Params, load_params
 from tasks.registry.champion_answers import CurrentTestSet
+from tasks.registry.fair_comparison import Answers, JudgedImages, measure
 from tasks.registry.index import add_to_index
 from tasks.registry.lineage import dvc_lock, environment_versions, git_state
 from tasks.registry.manifest import Manifest, list_files, release_id, tree_name
 from tasks.registry.model_card import model_card
-from tasks.registry.promotion import Gatekeeper, load_probabilities, measure
+from tasks.registry.promotion import Gatekeeper
+from tasks.registry.recorded_answers import load_probabilities
 from tasks.registry.releases import FOLDER, find_manifest, publish_release
 from tasks.registry.reload import CHECKED_IMAGES, MODEL, PROBABILITIES, SAVED_MODEL, choose_checked_images, serves
-from tasks.registry.rules import Measurement
 from tasks.registry.store import open_bucket
 from tasks.stage.errors import InputError, run_command
 from tasks.stage.files import read_json, replaced_folder, sha256_of, write_json, write_text
@@ -61,11 +63,14 @@ def publish(
         folder = Path(name)
         _collect(folder, record, split, model, evaluation)
         training, metrics = _checked_facts(folder, record, model, evaluation)
-        candidate = _measured(folder, record, test, metrics, params.evaluate.calibration_bins)
+        candidate = _answers(folder, record, test, metrics, params.evaluate.calibration_bins)
         bucket = open_bucket(params.publish.bucket, params.publish.prefix)
         identity = release_id(list_files(folder))
         test_set = CurrentTestSet(record, test, bucket, params.evaluate.batch_size)
-        gatekeeper = Gatekeeper(bucket, identity, candidate, metrics["test_sha256"], params, test_set.answers_of)
+        images = JudgedImages(np.asarray(test.labels), candidate.tested)
+        gatekeeper = Gatekeeper(
+            bucket, identity, candidate, images, metrics["test_sha256"], params, test_set.answers_of
+        )
         gatekeeper.is_ours = True
         release = find_manifest(bucket, identity)
         words = "published" if release is None else "already published as"
@@ -98,7 +103,8 @@ def export_saved_model(network: keras.Model, folder: Path) -> None:
 
 def _collect(folder: Path, record: SplitRecord, split: Path, model: Path, evaluation: Path) -> None:
     """Copy what the stages wrote into the release's folder: what is checked is then what is uploaded."""
-    for path in (*_files_in(model), *_files_in(evaluation), split / "split.json"):
+    of_split = (split / name for name in ("split.json", FIT_HASHES, TEST_HASHES))
+    for path in (*_files_in(model), *_files_in(evaluation), *of_split):
         shutil.copyfile(path, folder / path.name)
     write_json(folder / "labels.json", list(record.classes))
 
@@ -127,14 +133,18 @@ def _files_in(folder: Path) -> Iterator[Path]:
     return (path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith("."))
 
 
-def _measured(folder: Path, record: SplitRecord, test: Arrays, metrics: dict[str, Any], bins: int) -> Measurement:
+def _answers(folder: Path, record: SplitRecord, test: Arrays, metrics: dict[str, Any], bins: int) -> Answers:
     """Return the recorded answers to the test images, once metrics.json is known to be of them."""
-    measured = measure(load_probabilities(folder / PROBABILITIES), np.asarray(test.labels), record.classes, bins)
+    probabilities = load_probabilities(folder / PROBABILITIES)
+    measured = measure(probabilities, np.asarray(test.labels), record.classes, bins)
     if not abs(measured.top1 - metrics["top1"]) <= ROUNDING:
         raise InputError(
             f"metrics.json says top-1 {metrics['top1']}, but {PROBABILITIES} gives {measured.top1}; run evaluate again"
         )
-    return measured
+    fit, tested = load_hashes(folder / FIT_HASHES), load_hashes(folder / TEST_HASHES)
+    if len(tested) != len(test.labels):
+        raise InputError(f"{TEST_HASHES} is of {len(tested)} test images, and there are {len(test.labels)}; run split")
+    return Answers(probabilities, record.classes, fit, tested)
 
 
 def _add_what_serves(folder: Path, test: Arrays, params: Params) -> None:

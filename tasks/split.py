@@ -7,6 +7,7 @@ import numpy as np
 
 from tasks.data.arrays import SPLITS, SplitRecord, index_hash, save_selected, save_split_record
 from tasks.data.assignment import Assignment, Rule, divide
+from tasks.data.hashes import write_hashes
 from tasks.data.index import QUARANTINE_NAME, write_index, write_quarantine
 from tasks.data.labelled import LabelledImages
 from tasks.data.reading import read_images
@@ -41,6 +42,7 @@ def split(params: SplitParams, raw: Path, output: Path) -> None:
         contents = {name: save_selected(temporary, name, data.arrays, assignment.indices[name]) for name in SPLITS}
         record = _record(source.dataset, rule, data, assignment, contents)
         save_split_record(temporary, record)
+        write_hashes(temporary, data.sha256, data.pixel_sha256, assignment.indices)
         write_index(temporary, data, assignment, rule.group)
         write_quarantine(temporary, data.quarantine)
         scratch.unlink(missing_ok=True)

@@ -53,7 +53,7 @@ def divide(data: LabelledImages, rule: Rule) -> Assignment:
         InputError: A split would have no image, or a class no training image.
     """
     labels = data.arrays.labels
-    groups = find_duplicates(data.arrays.images)
+    groups = find_duplicates(data.pixel_sha256)
     assignment = np.where(data.published == UNASSIGNED, np.int8(TRAIN), data.published)
     wanted = {TEST: rule.test_fraction, VALIDATION: rule.validation_fraction}
     wanted = {split: share for split, share in wanted.items() if not (data.published == split).any()}

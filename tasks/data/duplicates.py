@@ -1,23 +1,23 @@
 """Byte-identical images: found by hash, counted across splits, and kept out of what measures a model."""
 
-import hashlib
+from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.data.arrays import SPLITS, Images, Indices, Labels
+from tasks.data.arrays import SPLITS, Indices, Labels
 
 DROPPED = -2
 TRAIN, VALIDATION, TEST = range(3)
 KEPT_FIRST = (TRAIN, TEST, VALIDATION)
 
 
-def find_duplicates(images: Images) -> Indices:
+def find_duplicates(pixel_sha256: Sequence[str]) -> Indices:
     """Return for each image, int64 (N,), the number of its group: images of one group are equal byte for byte."""
-    groups: dict[bytes, int] = {}
-    return np.array([groups.setdefault(hashlib.sha256(image.tobytes()).digest(), len(groups)) for image in images])
+    groups: dict[str, int] = {}
+    return np.array([groups.setdefault(digest, len(groups)) for digest in pixel_sha256])
 
 
 def drop_duplicates(groups: Indices, labels: Labels, assignment: NDArray[np.int8]) -> NDArray[np.int8]:

@@ -35,7 +35,12 @@ class LabelledImages:
     file_sha256: tuple[str, ...] = ()
     quarantine: tuple[tuple[str, str], ...] = ()
 
-    @cached_property
+    @property
     def sha256(self) -> tuple[str, ...]:
         """What each image is known by: the sha256 of its file, or of its pixels where it has none."""
-        return self.file_sha256 or tuple(hashlib.sha256(image.tobytes()).hexdigest() for image in self.arrays.images)
+        return self.file_sha256 or self.pixel_sha256
+
+    @cached_property
+    def pixel_sha256(self) -> tuple[str, ...]:
+        """The sha256 of each image's pixels, as the arrays have them."""
+        return tuple(hashlib.sha256(image.tobytes()).hexdigest() for image in self.arrays.images)

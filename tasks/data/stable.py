@@ -3,6 +3,8 @@
 As in TensorFlow's retrain.py and TFX's hash buckets: the hash is compared with thresholds that are the same whatever
 else is there, so that no arrival, removal or change of label moves another image. A class of few images may then have
 none in a split, which is said; every rule that would give it one takes, after some removal, an image that was trained.
+A copy under the name of another group, or of none, has that one's place as soon as its original is gone: what a release
+trained on, the gate leaves out (tasks/registry/fair_comparison.py).
 """
 
 import hashlib

@@ -199,6 +199,8 @@ class PublishParams(Section):
         minimum_top1: A release below this top-1 never becomes champion.
         significance: How many equal models the gate may refuse, of 1, all rules that compare together. What it refuses
             is more than the sizes below allow and more than chance; higher is stricter.
+        minimum_compared: On how many test images, or half of them where those are fewer, a release must be comparable
+            with the champion: those that neither trained on, of classes that both know.
         tolerance_top1: How much lower than the champion's top-1 may be.
         tolerance_below_best: How much lower than the top-1 of the best release of this prefix may be: what many
             releases, each a little worse, may lose together.
@@ -212,6 +214,7 @@ class PublishParams(Section):
     prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$"), AfterValidator(_without_dots)]
     minimum_top1: Share = 0.0
     significance: Fraction = 0.05
+    minimum_compared: Positive = 200
     tolerance_top1: Share = 0.005
     tolerance_below_best: Share = 0.01
     largest_class_drop: Share = 0.05

@@ -15,7 +15,7 @@ import numpy as np
 
 from tasks.data.arrays import Arrays, Images, SplitRecord
 from tasks.registry.manifest import Manifest
-from tasks.registry.promotion import CannotAnswerError, load_probabilities
+from tasks.registry.recorded_answers import CannotAnswerError, load_probabilities
 from tasks.registry.releases import pull_release
 from tasks.registry.reload import MODEL, Probabilities
 from tasks.registry.store import Store

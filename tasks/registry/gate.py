@@ -3,12 +3,14 @@
 A release takes the champion's place when every rule passes (tasks/registry/rules.py has a function for each):
 
 - `reaches_floor`, and where there is no champion yet `beats_the_largest_class`;
-- against the champion: `is_not_worse`, `keeps_every_class`, `stays_calibrated`;
+- against the champion: `enough_to_compare`, `is_not_worse`, `keeps_every_class`, `stays_calibrated`; and where there
+  are classes that it does not know, `learns_new_classes`;
 - against the best release of this line: `stays_near_the_best`;
 - `was_not_rolled_back`, `was_not_beaten` (tasks/registry/history_rules.py);
 - `reloads`, `serves` (tasks/registry/reload.py): what is in the bucket answers as it was recorded.
 
-Those that compare look at the same test images, image by image, and each refuses only a loss that is both more than is
+Those that compare look at the same test images, image by image, which neither has trained on or chosen by
+(tasks/registry/fair_comparison.py), and each refuses only a loss that is both more than is
 allowed and more than chance. They share `publish.significance`: together they refuse an equal model at most so often.
 What many releases may lose one after the other is bounded by the best of them.
 """
@@ -18,10 +20,8 @@ from dataclasses import dataclass
 
 from tasks.params.params import PublishParams
 from tasks.registry.manifest import Finding
+from tasks.registry.opponents import Incomparable, Measurement, Opponent
 from tasks.registry.rules import (
-    Incomparable,
-    Measurement,
-    Opponent,
     beats_the_largest_class,
     is_not_worse,
     keeps_every_class,
@@ -29,6 +29,7 @@ from tasks.registry.rules import (
     stays_calibrated,
     stays_near_the_best,
 )
+from tasks.registry.scope_rules import findings_of_scope, is_enough
 
 Rule = Callable[[Measurement, Opponent, PublishParams, float], Finding]
 
@@ -77,8 +78,9 @@ def judge(
         further: What rules say that look at something else than answers.
     """
     first = () if champion is not None else (beats_the_largest_class(candidate, params),)
-    compared = [_compare(rule, candidate, champion, params) for rule in AGAINST_THE_CHAMPION]
-    if isinstance(best, Opponent):  # one that does not know this test set says nothing about it
+    compared = list(findings_of_scope(champion, params)) if isinstance(champion, Opponent) else []
+    compared += [_compare(rule, candidate, champion, params) for rule in AGAINST_THE_CHAMPION]
+    if isinstance(best, Opponent) and is_enough(best.scope, params):  # else it says nothing about this test set
         compared += [_compare(rule, candidate, best, params) for rule in AGAINST_THE_BEST]
     return Verdict((reaches_floor(candidate, params), *first, *compared, *further))
 
@@ -88,7 +90,9 @@ def _compare(
 ) -> Finding:
     """Return what a rule says, or that there is nothing to compare with."""
     if isinstance(opponent, Opponent):
-        return rule(candidate, opponent, params, SHARES[rule] * params.significance / opponent.chosen_from)
+        return rule(
+            opponent.against or candidate, opponent, params, SHARES[rule] * params.significance / opponent.chosen_from
+        )
     if opponent is None:
         return Finding(rule=rule.__name__, passed=True, sentence="there is no champion yet", figures={})
     return Finding(rule=rule.__name__, passed=False, sentence=opponent.sentence, figures={"champion": opponent.id})

@@ -4,40 +4,33 @@ The stage publish asks for its manifest's verdict, `registry offer` for what the
 what a person names.
 """
 
-import csv
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
 
 from tasks.params.params import Params
 from tasks.registry.channels import HEEDED_MOVES, move_pointer, promote, read_channel, read_pointer
+from tasks.registry.fair_comparison import Answers, Comparison, JudgedImages, compare_fairly, measure
 from tasks.registry.gate import Verdict, judge
 from tasks.registry.history_rules import was_not_beaten, was_not_rolled_back
 from tasks.registry.manifest import Finding, Manifest
 from tasks.registry.moves import Move, late_moves
-from tasks.registry.paired_tests import Confidences
-from tasks.registry.releases import file_key, read_manifest
-from tasks.registry.reload import PROBABILITIES, Probabilities, reload_in_clean_process
-from tasks.registry.rules import Incomparable, Measurement, Opponent
+from tasks.registry.opponents import Incomparable, Measurement, Opponent
+from tasks.registry.recorded_answers import (
+    CannotAnswerError,
+    fetch_classes,
+    fetch_hashes,
+    fetch_labels,
+    fetch_probabilities,
+)
+from tasks.registry.releases import read_manifest
+from tasks.registry.reload import Probabilities, reload_in_clean_process
 from tasks.registry.store import Store
-from tasks.stage.errors import InputError
-from tasks.stage.files import read_json
 from tasks.stage.shown import percent
-from tasks.stage.table import spreadsheet_cell
 
-LABELS = "labels.json"
-PREDICTIONS = "predictions.csv"
-
-Labels = NDArray[np.int32]
 Examiner = Callable[[Store, Manifest, float], tuple[Finding, ...]]
-
-
-class CannotAnswerError(Exception):
-    """A model does not take the present test images, or knows other classes; the text says which."""
 
 
 def no_answers(champion: Manifest) -> Probabilities:
@@ -53,7 +46,8 @@ class Gatekeeper:
         bucket: Where releases and channels are.
         release: The release's id.
         candidate: Its answers to the test images.
-        test_sha256: Of these images and labels.
+        test: These images.
+        test_sha256: Of them and their labels.
         params: Thresholds, and the calibration error's bins.
         answer: Has a champion that was measured on another test set answer the present one; float32 (N, C). Raises
             CannotAnswerError.
@@ -65,7 +59,8 @@ class Gatekeeper:
 
     bucket: Store
     release: str
-    candidate: Measurement
+    candidate: Answers
+    test: JudgedImages
     test_sha256: str
     params: Params
     answer: Callable[[Manifest], Probabilities] = no_answers
@@ -74,7 +69,13 @@ class Gatekeeper:
     is_ours: bool = False
     verdict: Verdict | None = None
     _examined: dict[str, tuple[Finding, ...]] = field(default_factory=dict, init=False)  # by the folder of the files
-    _measured: dict[str, Measurement | Incomparable] = field(default_factory=dict, init=False)
+    _compared: dict[str, Comparison | Incomparable] = field(default_factory=dict, init=False)
+
+    @cached_property
+    def measurement(self) -> Measurement:
+        """The release's answers to all test images."""
+        bins = self.params.evaluate.calibration_bins
+        return measure(self.candidate.probabilities, self.test.labels, self.candidate.classes, bins)
 
     def complete(self, manifest: Manifest) -> Manifest:
         """Return the manifest of files that are in the bucket with the verdict, and with the champion of this moment.
@@ -94,7 +95,7 @@ class Gatekeeper:
             rules = (was_not_rolled_back, was_not_beaten)
             further = (*(rule(self.release, history) for rule in rules), *further)
         opponent = None if champion is None else self._opponent(champion)
-        return judge(self.candidate, opponent, self._best(champion, history), self.params.publish, further)
+        return judge(self.measurement, opponent, self._best(champion, history), self.params.publish, further)
 
     def decide(self, manifest: Manifest, champion: Manifest | None) -> str | None:
         """Return why the release may take the champion's place, or None: it may not."""
@@ -118,10 +119,10 @@ class Gatekeeper:
             return "the first"
         if not was_not_rolled_back(best.id, self._history()).passed:
             return f"a rollback took the champion back from {best.id}"
-        measured = self._answers(best)
-        if isinstance(measured, Incomparable):
-            return measured.sentence
-        ours, theirs = self.candidate.top1, measured.top1
+        compared = self._compare(best)
+        if isinstance(compared, Incomparable):
+            return compared.sentence
+        ours, theirs = compared.ours.top1, compared.theirs.top1
         return f"top-1 {percent(ours)} on this test set, {percent(theirs)} of {best.id}" if ours > theirs else None
 
     def _history(self) -> tuple[Move, ...]:
@@ -138,32 +139,37 @@ class Gatekeeper:
         return self._opponent(best, role="best", chosen_from=len(history))
 
     def _opponent(self, release: Manifest, role: str = "champion", chosen_from: int = 1) -> Opponent | Incomparable:
-        measured = self._answers(release)
-        if isinstance(measured, Incomparable):
-            return measured
-        return Opponent(release.id, measured, self._answers_again(release), role, chosen_from)
+        compared = self._compare(release)
+        if isinstance(compared, Incomparable):
+            return compared
+        again = self._answers_again(release)
+        return Opponent(release.id, compared.theirs, again, role, chosen_from, compared.ours, compared.scope)
 
-    def _answers(self, release: Manifest) -> Measurement | Incomparable:
-        if release.id not in self._measured:
-            self._measured[release.id] = self._measure(release)
-        return self._measured[release.id]
+    def _compare(self, release: Manifest) -> Comparison | Incomparable:
+        if release.id not in self._compared:
+            self._compared[release.id] = self._compare_anew(release)
+        return self._compared[release.id]
 
     def _answers_again(self, release: Manifest) -> bool:
         return release.metrics.get("test_sha256") != self.test_sha256
 
-    def _measure(self, release: Manifest) -> Measurement | Incomparable:
-        """Return a release's answers to the present test images: the recorded ones, or else given now."""
+    def _compare_anew(self, release: Manifest) -> Comparison | Incomparable:
+        """Compare with a release's answers to the present test images: the recorded ones, or else given now."""
         try:
             with tempfile.TemporaryDirectory(prefix="champion-") as name:
                 folder = Path(name)
-                if _read_classes(self.bucket, release, folder) != self.candidate.classes:
-                    raise CannotAnswerError("it knows other classes")
+                classes = fetch_classes(self.bucket, release, folder)
+                fit, tested = fetch_hashes(self.bucket, release, folder)
                 if self._answers_again(release):
                     probabilities = self.answer(release)
                 else:
-                    probabilities = load_probabilities(fetch(self.bucket, release, PROBABILITIES, folder))
+                    probabilities = fetch_probabilities(self.bucket, release, folder)
+                theirs = Answers(probabilities, classes, fit, tested)
                 bins = self.params.evaluate.calibration_bins
-                return measure(probabilities, self.candidate.labels, self.candidate.classes, bins)
+                compared = compare_fairly(self.candidate, theirs, self.test, bins)
+                if compared is None:
+                    raise CannotAnswerError("no test image is of a class that both know, and new to both")
+                return compared
         except CannotAnswerError as error:
             return Incomparable(
                 release.id,
@@ -197,11 +203,11 @@ def gatekeeper_of(bucket: Store, manifest: Manifest, params: Params) -> Gatekeep
     """
     with tempfile.TemporaryDirectory(prefix="release-") as name:
         folder = Path(name)
-        classes = _read_classes(bucket, manifest, folder)
-        labels = _read_labels(fetch(bucket, manifest, PREDICTIONS, folder), classes)
-        probabilities = load_probabilities(fetch(bucket, manifest, PROBABILITIES, folder))
-        candidate = measure(probabilities, labels, classes, params.evaluate.calibration_bins)
-    return Gatekeeper(bucket, manifest.id, candidate, str(manifest.metrics.get("test_sha256")), params)
+        classes = fetch_classes(bucket, manifest, folder)
+        fit, tested = fetch_hashes(bucket, manifest, folder)
+        candidate = Answers(fetch_probabilities(bucket, manifest, folder), classes, fit, tested)
+        test = JudgedImages(fetch_labels(bucket, manifest, classes, folder), tested)
+    return Gatekeeper(bucket, manifest.id, candidate, test, str(manifest.metrics.get("test_sha256")), params)
 
 
 def promote_by_gate(
@@ -231,64 +237,3 @@ def promote_by_gate(
     if moved:
         record_best(gatekeeper, manifest, now=now, actor=actor)
     return moved, gatekeeper.verdict
-
-
-def measure(probabilities: Probabilities, labels: Labels, classes: tuple[str, ...], bins: int) -> Measurement:
-    """Return how well answers, float32 (N, C), fit the labels, int32 (N,); raises InputError on other shapes."""
-    if probabilities.shape != (len(labels), len(classes)):
-        raise InputError(
-            f"{PROBABILITIES} holds answers of shape {probabilities.shape} to {len(labels)} test images of "
-            f"{len(classes)} classes"
-        )
-    correct = np.asarray(probabilities.argmax(axis=1) == labels)
-    confidence = probabilities.max(axis=1).astype(np.float64)
-    return Measurement(correct, np.asarray(labels), classes, Confidences(confidence, correct, bins))
-
-
-def load_probabilities(path: Path) -> Probabilities:
-    """Memory-map recorded answers, float32 (N, C).
-
-    Raises:
-        InputError: The file is not such an array, or holds what is no number.
-    """
-    try:
-        array: Probabilities = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise InputError(f"{path.name} is not a complete array: {error}") from error
-    if array.dtype != np.float32 or array.ndim != 2 or not array.size:
-        raise InputError(f"{path.name} holds {array.dtype} of shape {array.shape}, not float32 (images, classes)")
-    if not np.isfinite(array).all():
-        raise InputError(f"{path.name} holds answers that are NaN or infinite")
-    return array
-
-
-def fetch(bucket: Store, manifest: Manifest, name: str, folder: Path) -> Path:
-    """Download one file of a release into a folder, verified.
-
-    Raises:
-        InputError: The release has no such file, or the store refused or holds other bytes.
-    """
-    entry = next((entry for entry in manifest.files if entry.path == name), None)
-    if entry is None:
-        raise InputError(f"release {manifest.id} has no {name}, without which it cannot be judged")
-    bucket.download(file_key(manifest, entry), folder / name, size=entry.size, sha256=entry.sha256)
-    return folder / name
-
-
-def _read_classes(bucket: Store, manifest: Manifest, folder: Path) -> tuple[str, ...]:
-    path = fetch(bucket, manifest, LABELS, folder)
-    try:
-        return tuple(str(name) for name in read_json(path))
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{LABELS} of release {manifest.id} is not a list of names: {error}") from error
-
-
-def _read_labels(path: Path, classes: tuple[str, ...]) -> Labels:
-    """Return the right classes that predictions.csv names, as positions in `classes`; int32 (N,)."""
-    positions = {name: position for position, name in enumerate(classes)}  # so they stand in older releases
-    positions |= {spreadsheet_cell(name): position for position, name in enumerate(classes)}
-    try:
-        with path.open(encoding="utf-8", newline="") as stream:
-            return np.array([positions[row["actual"]] for row in csv.DictReader(stream)], dtype=np.int32)
-    except (KeyError, ValueError, csv.Error) as error:
-        raise InputError(f"{path.name} is not what the stage evaluate writes: {error}") from error

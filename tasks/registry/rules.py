@@ -1,75 +1,14 @@
 """The gate's rules on answers: each a function that says in a sentence, with its figures, whether a release passes."""
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
 from tasks.evaluation.metrics import ROUNDING, unmeasured
 from tasks.params.params import PublishParams
-from tasks.registry.manifest import Figures, Finding
-from tasks.registry.paired_tests import Confidences, calibration_p_value, class_losses, mcnemar_p_value
+from tasks.registry.manifest import Finding
+from tasks.registry.opponents import Measurement, Opponent
+from tasks.registry.paired_tests import calibration_p_value, class_losses, mcnemar_p_value
 from tasks.stage.shown import percent
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """How a model answered all test images.
-
-    Attributes:
-        correct: Whether its most probable class is the right one, bool (N,).
-        labels: The right classes as positions in `classes`, int32 (N,).
-        classes: Their names.
-        confidences: How sure it was of each answer.
-    """
-
-    correct: NDArray[np.bool_]
-    labels: NDArray[np.int32]
-    classes: tuple[str, ...]
-    confidences: Confidences
-
-    @property
-    def top1(self) -> float:
-        """Share of images that it answered rightly."""
-        return float(self.correct.mean())
-
-
-@dataclass(frozen=True)
-class Opponent:
-    """A release to compare with.
-
-    Attributes:
-        id: The release's.
-        measurement: Its answers to the candidate's test images.
-        evaluated_again: Whether it gave them for this comparison only.
-        role: `champion` or `best`.
-        chosen_from: Of how many releases these test images chose it: the luckiest of many equals looks better.
-    """
-
-    id: str
-    measurement: Measurement
-    evaluated_again: bool = False
-    role: str = "champion"
-    chosen_from: int = 1
-
-    @property
-    def name(self) -> str:
-        """How sentences speak of it."""
-        what = "the champion" if self.role == "champion" else "the best release"
-        return f"{what} {self.id}{', evaluated again on this test set' if self.evaluated_again else ''}"
-
-    @property
-    def figures(self) -> Figures:
-        """Which release it is, for a finding."""
-        return {self.role: self.id, "evaluated_again": self.evaluated_again}
-
-
-@dataclass(frozen=True)
-class Incomparable:
-    """A release that cannot answer this test set, and why, in a sentence."""
-
-    id: str
-    sentence: str
 
 
 def reaches_floor(candidate: Measurement, params: PublishParams) -> Finding:

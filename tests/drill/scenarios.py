@@ -121,10 +121,11 @@ def object_store_away_in_publish(site: Site, _run: str) -> None:
 def power_cut(site: Site, _run: str) -> None:
     """Everything dies at once; somebody types `make up`."""
     site.wait_for_checkpoint()
-    for _ in range(3):  # what was just starting too
-        for each in processes(site.folder):
+    until = time.monotonic() + SOON
+    while living := processes(site.folder):  # what was just starting too
+        for each in living:
             _kill(each.pid)
-    assert not [each for each in processes(site.folder) if each.kind != "other"]
+        assert time.monotonic() < until, living
     site.up()
 
 

@@ -5,8 +5,8 @@ import numpy as np
 from tasks.params.params import PublishParams
 from tasks.registry.gate import judge
 from tasks.registry.manifest import Manifest
+from tasks.registry.opponents import Measurement, Opponent
 from tasks.registry.paired_tests import Confidences
-from tasks.registry.rules import Measurement, Opponent
 
 IMAGES = 1000
 CLASSES = tuple("abcdefghij")

@@ -94,6 +94,8 @@ def test_equal_input_gives_equal_bytes_and_another_seed_does_not(tmp_path: Path,
         "split.json",
         "index.csv",
         "quarantine.csv",
+        "fit_hashes.npy",
+        "test_hashes.npy",
     }
     assert set(folder_bytes(tmp_path / "a")) == expected
 

@@ -82,7 +82,10 @@ class Collection(RuleBasedStateMachine):
         if self.photos:
             self.count += 1
             photo = data.draw(st.sampled_from(self.photos))
-            self.photos.append(Photo(f"copy of {self.count} {photo.name}", label, photo.content))
+            name = photo.name.replace(
+                ".png", f"_copy{self.count}.png"
+            )  # of the same group, as tasks/data/stable.py asks
+            self.photos.append(Photo(name, label, photo.content))
 
     @invariant()
     def nothing_that_was_used_tests(self) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from tasks.params.params import PublishParams
+from tasks.registry.opponents import Measurement, Opponent
 from tasks.registry.paired_tests import Confidences
-from tasks.registry.rules import Measurement, Opponent
 
 CLASSES = ("ant", "bee", "cat")
 ID, BEST = "0123456789abcdef", "fedcba9876543210"

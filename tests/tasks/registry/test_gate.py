@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from benchmarks.gate_power import Line, drawn, refused
 from tasks.registry.gate import AGAINST_THE_CHAMPION, SHARES, Verdict, judge
 from tasks.registry.manifest import Finding
-from tasks.registry.rules import Incomparable, Opponent, stays_near_the_best
+from tasks.registry.opponents import Incomparable, Opponent
+from tasks.registry.rules import stays_near_the_best
 from tests.tasks.registry.measurements import BEST, ID, measurement, pair, publish_params
 
 

@@ -11,7 +11,7 @@ from tasks.params.params import SplitParams
 from tasks.registry.champion_answers import CurrentTestSet
 from tasks.registry.channels import resolve
 from tasks.registry.other_size import images_at
-from tasks.registry.promotion import CannotAnswerError
+from tasks.registry.recorded_answers import CannotAnswerError
 from tasks.registry.releases import pull_release
 from tasks.registry.reload import MODEL
 from tasks.split import split

@@ -10,8 +10,10 @@ from tasks.data.arrays import load_arrays, load_split_record
 from tasks.registry import promotion
 from tasks.registry.champion_answers import CACHE, CurrentTestSet
 from tasks.registry.channels import promote, read_channel, read_pointer, resolve, rollback
+from tasks.registry.fair_comparison import measure
 from tasks.registry.manifest import Finding, Manifest, list_files, release_id, tree_name
-from tasks.registry.promotion import CannotAnswerError, load_probabilities, measure, promote_by_gate
+from tasks.registry.promotion import promote_by_gate
+from tasks.registry.recorded_answers import CannotAnswerError, load_probabilities
 from tasks.registry.releases import publish_release, pull_release
 from tasks.registry.reload import reload_in_clean_process
 from tasks.registry.store import Store
@@ -95,12 +97,38 @@ def test_a_champion_of_another_test_set_is_evaluated_again_on_this_one(workspace
     assert kept.name.startswith(first.id)
 
 
-def test_a_champion_of_other_classes_keeps_its_place(workspace: Workspace) -> None:
+def test_a_champion_of_other_classes_is_compared_on_those_that_both_know(workspace: Workspace) -> None:
     first = resolve(workspace.bucket, "champion")
     workspace.retrain(right=24, classes=("ant", "bee", "dog"))
     second = workspace.publish_and_offer()
+    assert channels(workspace) == (second["id"], second["id"])
+    scope, learnt = (find(second["verdict"], rule) for rule in ("enough_to_compare", "learns_new_classes"))
+    assert f"the champion {first.id} on 16 of 24 test images, without 8 of " in scope
+    assert scope.endswith("classes that the champion does not know; not asked for any more: cat")
+    assert learnt == "new classes, answered rightly: dog 8 of 8"
+
+
+def test_a_champion_that_knows_none_of_the_classes_keeps_its_place(workspace: Workspace) -> None:
+    first = resolve(workspace.bucket, "champion")
+    workspace.retrain(right=24, classes=("elk", "fox", "dog"))
+    second = workspace.publish_and_offer()
     assert channels(workspace) == (second["id"], first.id)
-    assert "it knows other classes; another publish.prefix starts a line of its own" in second["outcome"]
+    assert "no test image is of a class that both know" in second["outcome"]
+
+
+def test_a_champion_is_not_compared_on_what_it_trained_on(workspace: Workspace) -> None:
+    """It has seen 10 of the 24 test images of the next, and answers those by heart."""
+    workspace.retrain(right=20, trained_on=(9, 10))
+    champion = workspace.publish_and_offer()
+    assert champion["champion"]
+    workspace.retrain(right=20, test_seed=9)
+    second = workspace.publish_and_offer()
+    scope = find(second["verdict"], "enough_to_compare")
+    assert (
+        f"champion {champion['id']}, evaluated again on this test set on 14 of 24 test images, without 10 that" in scope
+    )
+    workspace.retrain(right=21, test_seed=9)
+    assert "on 14 of 24" not in find(workspace.publish_and_offer()["verdict"], "is_not_worse")
 
 
 def test_the_verdict_is_on_the_champion_at_the_moment_of_the_move(
@@ -142,6 +170,11 @@ def test_a_champion_cannot_answer_images_of_another_size(workspace: Workspace, t
     test_set = CurrentTestSet(load_split_record(split), load_arrays(split, "test"), workspace.bucket, batch_size=500)
     with pytest.raises(CannotAnswerError, match="it takes images of 8×8×3, and these have 10×10×3"):
         test_set.answers_of(champion)
+
+
+def find(verdict: Any, rule: str) -> str:
+    """Return what a rule says."""
+    return next(str(finding["sentence"]) for finding in verdict if finding["rule"] == rule)
 
 
 # The command of a person

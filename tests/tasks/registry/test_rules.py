@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
+from tasks.registry.opponents import Measurement, Opponent
 from tasks.registry.paired_tests import Confidences, mcnemar_p_value
 from tasks.registry.rules import (
-    Measurement,
-    Opponent,
     beats_the_largest_class,
     is_not_worse,
     keeps_every_class,
