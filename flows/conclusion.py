@@ -18,7 +18,8 @@ from flows.stages import Outcome, StageResult
 from flows.summary import headline, read_metrics
 from tasks.stage.errors import InputError
 
-REFUSED = "Refused"  # the name of the state, in Prefect's list of runs
+REFUSED = "Refused"  # names of states, in Prefect's list of runs
+NOT_NEEDED = "NotNeeded"
 
 
 class Ending(StrEnum):
@@ -27,6 +28,7 @@ class Ending(StrEnum):
     CHAMPION = "champion"
     REFUSED = "refused"
     NOTHING_NEW = "nothing new"
+    NOT_NEEDED = "not needed"
     COMPLETED = "completed"
     FAILED = "failed"
     INTERRUPTED = "interrupted"
@@ -66,8 +68,8 @@ def conclude(results: Sequence[StageResult], folder: Path) -> Conclusion:
 
 
 def final_state(conclusion: Conclusion, results: list[StageResult]) -> State[list[StageResult]]:
-    """Return the state in which the run ends: Completed, under the name Refused where the gate said no."""
-    name = REFUSED if conclusion.ending is Ending.REFUSED else "Completed"
+    """Return the state in which the run ends: Completed, with a name of its own where no new model is champion."""
+    name = {Ending.REFUSED: REFUSED, Ending.NOT_NEEDED: NOT_NEEDED}.get(conclusion.ending, "Completed")
     return Completed(name=name, message=conclusion.message, data=results)
 
 

@@ -3,6 +3,7 @@
 retrain.champion.changed    a new release is champion
 retrain.champion.refused    the gate refused a new release
 retrain.nothing-new         every stage was up to date
+retrain.not-needed          data changed, and none of retrain.when's thresholds is reached
 retrain.failed              the run failed for a reason that does not pass
 
 The first two are about `retrain.channel.<bucket>/<prefix>/champion`, the others about `prefect.flow-run.<id>`; each is
@@ -25,6 +26,7 @@ NAMES = {
     Ending.CHAMPION: "retrain.champion.changed",
     Ending.REFUSED: "retrain.champion.refused",
     Ending.NOTHING_NEW: "retrain.nothing-new",
+    Ending.NOT_NEEDED: "retrain.not-needed",
     Ending.FAILED: "retrain.failed",
 }
 

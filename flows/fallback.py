@@ -10,7 +10,8 @@ from typing import Any
 import requests
 
 from flows.overrides import Overrides, preview
-from tasks.params.params import DownloadParams, Params
+from tasks.params.data import DownloadParams
+from tasks.params.params import Params
 from tasks.stage.files import read_json, write_json
 
 DIGITS = {

@@ -26,7 +26,14 @@ class Run:
 
     def conclude(self) -> Conclusion:
         """Say what the stages came to, and tell it at once: what follows may fail."""
-        self.conclusion = conclude(self.results, self.folder)
+        return self._tell(conclude(self.results, self.folder))
+
+    def end_untrained(self, why: str) -> Conclusion:
+        """Say that what came is no reason to train, and why."""
+        return self._tell(Conclusion(Ending.NOT_NEEDED, why))
+
+    def _tell(self, conclusion: Conclusion) -> Conclusion:
+        self.conclusion = conclusion
         get_run_logger().info("%s: %s", self.conclusion.ending, self.conclusion.message)
         announce(self.conclusion, self.folder)
         return self.conclusion

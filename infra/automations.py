@@ -30,6 +30,7 @@ RESTING = (
     "Crashed",
     "Failed",
     "Interrupted",
+    "NotNeeded",
     "Paused",
     "Refused",
     "Scheduled",

@@ -21,7 +21,7 @@ DEFAULT_DAYS = 7.0
 RESTART_PATIENCE = timedelta(minutes=4)
 
 RUN_STATE = "prefect.flow-run."
-SUCCESS = [f"{RUN_STATE}{name}" for name in ("Completed", "Refused")]
+SUCCESS = [f"{RUN_STATE}{name}" for name in ("Completed", "NotNeeded", "Refused")]
 GOES_ON = [f"{RUN_STATE}{name}" for name in ("AwaitingRetry", "Scheduled", "Late", "Pending", "Running")]
 
 RUN = "{% if flow_run %}{{ flow_run.name }}: {{ (flow_run|ui_url) or flow_run.id }}{% endif %}"

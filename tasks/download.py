@@ -12,7 +12,8 @@ from urllib.request import url2pathname
 from tasks.data.archive import archive_suffix, members
 from tasks.data.digits import bundled_digits
 from tasks.data.snapshot import SNAPSHOT_NAME
-from tasks.params.params import DownloadParams, load_params
+from tasks.params.data import DownloadParams
+from tasks.params.params import load_params
 from tasks.sources.addresses import TransferSettings, shown
 from tasks.sources.look import Memory, look
 from tasks.sources.renewal import forget_version, is_renewed

@@ -11,7 +11,8 @@ from tasks.data.hashes import write_hashes
 from tasks.data.index import QUARANTINE_NAME, write_index, write_quarantine
 from tasks.data.labelled import LabelledImages
 from tasks.data.reading import read_images
-from tasks.params.params import SplitParams, load_params
+from tasks.params.data import SplitParams
+from tasks.params.params import load_params
 from tasks.sources.source import load_source
 from tasks.stage.errors import run_command
 from tasks.stage.files import replaced_folder

@@ -30,7 +30,7 @@ def write_hashes(
         pixel_sha256: Of its pixels.
         indices: For each split the positions of its images.
     """
-    hashes = np.stack([_prefixes(sha256), _prefixes(pixel_sha256)], axis=1)
+    hashes = np.stack([prefixes(sha256), prefixes(pixel_sha256)], axis=1)
     fit = np.concatenate([indices["train"], indices["validation"]])
     for name, array in ((FIT_HASHES, np.unique(hashes[fit])), (TEST_HASHES, hashes[indices["test"]])):
         with (folder / name).open("wb") as stream:
@@ -64,5 +64,6 @@ def are_among(hashes: Hashes, known: Hashes) -> NDArray[np.bool_]:
     return np.asarray(np.isin(hashes, known).any(axis=1), np.bool_)
 
 
-def _prefixes(sha256: Sequence[str]) -> Hashes:
+def prefixes(sha256: Sequence[str]) -> Hashes:
+    """Return the first 64 bits of hashes in hexadecimal, uint64 (N,)."""
     return np.array([int(digest[:16], 16) for digest in sha256], np.uint64)

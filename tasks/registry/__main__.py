@@ -6,6 +6,7 @@ python -m tasks.registry diff BEFORE AFTER                 parameters, data, met
 python -m tasks.registry verify [RELEASE | --all]          read every byte in the store against its manifest
 python -m tasks.registry pull [RELEASE] [FOLDER]           fetch a release, verified
 python -m tasks.registry checkout [RELEASE]                bring its params.yaml and dvc.lock here, for dvc pull
+python -m tasks.registry drift                             how the champion does on the images that came since
 python -m tasks.registry offer                             make the release of this workspace champion, if it may
 python -m tasks.registry promote RELEASE [--force --reason WHY]     make it champion, if the gate's rules allow
 python -m tasks.registry rollback [CHANNEL] --reason WHY   point a channel at the release before
@@ -16,8 +17,9 @@ python -m tasks.registry rebuild [RELEASE]                 the commands that mak
 RELEASE is an id, the first digits of one, champion (where none is given) or candidate. --json answers for programs.
 
 Exit status: 0, it is done, or the answer is yes; 1, the answer is no (list, gc: a manifest cannot be read; verify:
-damage; offer, promote: the gate refuses; rebuild: equality cannot be promised); 2, the input is wrong or the store in
-trouble, said in one sentence on standard error, and nothing was changed halfway; 130, interrupted.
+damage; drift: no reason to retrain; offer, promote: the gate refuses; rebuild: equality cannot be promised); 2, the
+input is wrong or the store in trouble, said in one sentence on standard error, and nothing was changed halfway; 130,
+interrupted.
 """
 
 import argparse
@@ -31,14 +33,16 @@ from typing import Any
 
 from tasks.params.params import load_params
 from tasks.registry.actor import current_actor
-from tasks.registry.channels import CHANNELS, promote, read_pointer, resolve, rollback
+from tasks.registry.channels import CHANNELS, promote, read_channel, read_pointer, resolve, rollback
 from tasks.registry.checkout import checkout
 from tasks.registry.comparison import compare
+from tasks.registry.drift import asked_through, measure_drift
 from tasks.registry.garbage import find_garbage, remove_garbage
 from tasks.registry.index import row_of
 from tasks.registry.listing import list_rows
 from tasks.registry.moves import all_moves
-from tasks.registry.offer import offer
+from tasks.registry.need import decide
+from tasks.registry.offer import SPLIT, offer
 from tasks.registry.promotion import promote_by_gate
 from tasks.registry.rebuild import plan_rebuild
 from tasks.registry.releases import CACHE, FOLDER, pull_release
@@ -107,7 +111,8 @@ def _parser() -> argparse.ArgumentParser:
     made["diff"].add_argument("after", help=RELEASE)
     made["verify"].add_argument("release", nargs="?", help=RELEASE)
     made["verify"].add_argument("--all", action="store_true", help="every release, and what the channels name")
-    made["offer"].add_argument("--output", type=Path, metavar="FILE", help="write what --json prints into a file, too")
+    for name in ("drift", "offer"):
+        made[name].add_argument("--output", type=Path, metavar="FILE", help="write what --json prints into a file, too")
     made["promote"].add_argument("release", help=RELEASE)
     made["promote"].add_argument("--force", action="store_true", help="past the gate; --reason is needed then")
     made["promote"].add_argument("--reason", default="", help="why; the history keeps it")
@@ -164,6 +169,18 @@ def _offer(bucket: Store, arguments: argparse.Namespace) -> CommandResult:
     if arguments.output is not None:
         write_json(arguments.output, value)
     return CommandResult(value, offer_text(value), status=0 if value["champion"] else NO)
+
+
+def _drift(bucket: Store, arguments: argparse.Namespace) -> CommandResult:
+    params, champion = load_params(), read_channel(bucket, "champion")
+    ask = asked_through(bucket, params.evaluate.batch_size)
+    drift = None if champion is None else measure_drift(bucket, champion, SPLIT, ask)
+    need = decide(champion, drift, params)
+    value = {"drift": None if drift is None else asdict(drift), **asdict(need)}
+    if arguments.output is not None:
+        write_json(arguments.output, value)
+    text = need.sentence if drift is None else f"{drift.sentence}\n{need.sentence}"
+    return CommandResult(value, text, status=0 if need.retrain else NO)
 
 
 def _promote(bucket: Store, arguments: argparse.Namespace) -> CommandResult:
@@ -233,6 +250,7 @@ COMMANDS: dict[str, Callable[[Store, argparse.Namespace], CommandResult]] = {
     "verify": _verify,
     "pull": _pull,
     "checkout": _checkout,
+    "drift": _drift,
     "offer": _offer,
     "promote": _promote,
     "rollback": _rollback,

@@ -13,7 +13,7 @@ import numpy as np
 from tasks.data.arrays import Images, Labels, SplitRecord, index_hash
 from tasks.data.assignment import Rule, divide
 from tasks.data.reading import read_images
-from tasks.params.params import SplitParams
+from tasks.params.data import SplitParams
 from tasks.sources.source import load_source
 from tasks.stage.errors import InputError
 

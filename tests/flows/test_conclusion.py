@@ -87,8 +87,10 @@ def test_how_a_run_ends(
     assert words in message
 
 
-@pytest.mark.parametrize("ending", [Ending.CHAMPION, Ending.REFUSED, Ending.NOTHING_NEW, Ending.COMPLETED])
+@pytest.mark.parametrize(
+    "ending", [Ending.CHAMPION, Ending.REFUSED, Ending.NOTHING_NEW, Ending.NOT_NEEDED, Ending.COMPLETED]
+)
 def test_whatever_the_gate_says_the_run_is_completed(ending: Ending) -> None:
     state = final_state(Conclusion(ending, "why"), RAN)
     assert (state.type, state.message) == (StateType.COMPLETED, "why")
-    assert state.name == ("Refused" if ending is Ending.REFUSED else "Completed")
+    assert state.name == {Ending.REFUSED: "Refused", Ending.NOT_NEEDED: "NotNeeded"}.get(ending, "Completed")

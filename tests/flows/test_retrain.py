@@ -5,8 +5,8 @@ from prefect.states import Failed
 
 from flows.interrupted import is_transient
 from flows.lineage import RemoteError
-from flows.retrain import worth_another_try
 from flows.stages import StageError
+from flows.steps import worth_another_try
 from tasks.stage.errors import InputError, OutageError
 
 

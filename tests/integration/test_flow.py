@@ -27,8 +27,9 @@ from tests.fixtures.dvc_project import REPOSITORY, command, dvc, make_project
 RUN = """
 import json, sys
 import flows.retrain
+import flows.steps
 from tasks.stage.errors import run_command
-flows.retrain.BACKOFF_SECONDS, flows.retrain.JITTER = [0.1] * 3, 0
+flows.steps.BACKOFF_SECONDS, flows.steps.JITTER = [0.1] * 3, 0
 def body():
     results = flows.retrain.retrain(**json.loads(sys.argv[1]))
     print(json.dumps({result.name: result.outcome for result in results}))

@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 from infra.local.object_store import ObjectStore
 from tasks.data.digits import bundled_digits
 from tasks.download import archive_is_renewed, download
-from tasks.params.params import DownloadParams
+from tasks.params.data import DownloadParams
 from tasks.sources.source import load_source
 from tasks.stage.errors import InputError
 from tasks.stage.files import sha256_of

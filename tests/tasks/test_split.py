@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 
 from tasks.data.arrays import SPLITS, load_arrays, load_split_record
 from tasks.data.digits import bundled_digits
-from tasks.params.params import SplitParams
+from tasks.params.data import SplitParams
 from tasks.split import split
 from tasks.stage.errors import InputError
 from tests.fixtures.archives import CIFAR10_FOLDER, colour_images, make_raw, write_tar

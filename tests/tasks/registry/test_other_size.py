@@ -7,7 +7,7 @@ import pytest
 
 from tasks.data.arrays import load_arrays, load_split_record
 from tasks.model_files.files import load_model
-from tasks.params.params import SplitParams
+from tasks.params.data import SplitParams
 from tasks.registry.champion_answers import CurrentTestSet
 from tasks.registry.channels import resolve
 from tasks.registry.other_size import images_at
