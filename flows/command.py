@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from flows import stop_signal
 from infra.leash import Leash
 from infra.prefect_proxies import given_back
 from infra.process_group import stop_group
@@ -88,6 +89,7 @@ def run_lines(
             on_start(process.pid)
         return _follow(process, reading, on_line, limits)
     except BaseException:
+        stop_signal.heed()
         stop_group(process.pid, limits.grace_seconds, process)
         raise
     finally:
@@ -119,6 +121,7 @@ def _follow(process: subprocess.Popen[bytes], output: int, on_line: OnLine, limi
                 return Finished(process.wait(), tuple(kept))
             kept.append(line)
             on_line(line)
+        stop_signal.end_if_asked()
         now = time.monotonic()
         if now - start > limits.timeout_seconds:
             raise CommandTimeoutError(f"took longer than {limits.timeout_seconds:g} s and was stopped")

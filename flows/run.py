@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import cast
 
+from flows import stop_signal
 from flows.failures import StepError
 from flows.fallback import reachable_data
 from flows.look import PIN, is_followed, look
@@ -30,7 +31,6 @@ from infra.local.worker import Worker
 from tasks.s3.credentials import CHOSEN_ELSEWHERE
 from tasks.stage.errors import InputError, OutageError, run_command
 
-SIGNAL_STATUS = 128  # to which a shell adds the signal's number
 NEEDED_LATER = ("dvc.repo.reproduce", "dvc_s3", "s3fs", "tasks.s3.client")
 
 
@@ -130,23 +130,23 @@ def ended_by_signals() -> Iterator[None]:
     """Make of SIGINT and SIGTERM an end like others, so that nothing is left running; the exit status names the signal.
 
     The end is raised wherever the process happens to be. A library that is just at work may turn it into an error of
-    its own; that error is then not what happened.
+    its own; that error is then not what happened. One that swallows it does not keep it (flows/stop_signal.py).
     """
-    received: list[int] = []
 
     def end(number: int, _frame: FrameType | None) -> None:
-        received.append(number)
-        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(SIGNAL_STATUS + number)
+        stop_signal.end(number)
 
+    stop_signal.forget()
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:  # a shell's background job keeps ignoring Ctrl-C
             signal.signal(number, end)
     try:
         yield
     except Exception as error:
-        if not received:
+        first = stop_signal.first_received()
+        if first is None:
             raise
-        raise SystemExit(SIGNAL_STATUS + received[0]) from error
+        raise SystemExit(stop_signal.STATUS + first) from error
 
 
 def main() -> None:

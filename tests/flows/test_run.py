@@ -1,3 +1,4 @@
+import contextlib
 import os
 import shutil
 import signal
@@ -6,8 +7,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
+from flows.command import run_lines
 from flows.run import ended_by_signals
 from tests.fixtures.dvc_project import REPOSITORY
 
@@ -134,6 +137,19 @@ def test_a_signal_that_a_library_makes_an_error_of_still_ends_the_run(number: in
         except BaseException as error:
             raise ValueError("a library's own error") from error
     assert ended.value.code == 128 + number
+
+
+@pytest.mark.usefixtures("usual_handlers")
+def test_a_signal_that_a_library_swallows_still_ends_the_run_and_its_command(tmp_path: Path) -> None:
+    def swallow(_line: str) -> None:
+        with contextlib.suppress(BaseException):
+            signal.raise_signal(signal.SIGINT)
+
+    started: list[int] = []
+    command = [sys.executable, "-c", "import time; print('here', flush=True); time.sleep(600)"]
+    with pytest.raises(KeyboardInterrupt), ended_by_signals():
+        run_lines(command, tmp_path, swallow, on_start=started.append)
+    assert not psutil.pid_exists(started[0])
 
 
 @pytest.mark.usefixtures("usual_handlers")
