@@ -24,6 +24,7 @@ THOUGHT_DEAD = "No heartbeat for"  # how the message of a state begins that was 
 
 # The names of the states in which no heartbeat is due: a state's event has the state's name, not its type.
 RESTING = (
+    "Asked",
     "AwaitingRetry",
     "Cancelled",
     "Completed",
@@ -31,6 +32,7 @@ RESTING = (
     "Failed",
     "Interrupted",
     "NotNeeded",
+    "NothingNew",
     "Paused",
     "Refused",
     "Scheduled",

@@ -215,15 +215,18 @@ def test_workers_elsewhere_get_the_same_deployment_and_a_clone_of_their_own() ->
     assert "pull" not in here
     (step,) = elsewhere["pull"]
     clone = step[f"{checkout.__module__}.{checkout.__qualname__}"]
-    (ours,), (theirs,) = here["deployments"], elsewhere["deployments"]
     # A worker writes only below its volume, and finds there what its last run left.
-    assert theirs["work_pool"].pop("job_variables") == {"working_dir": "/workspace"}
-    queue = theirs["work_pool"].pop("work_queue_name")  # its limit, and not the pool's, is one run at a time
-    assert f"set-concurrency-limit {queue} 1 " in SERVICES["deployment"]["command"][0]
+    for deployment in elsewhere["deployments"]:
+        assert deployment["work_pool"].pop("job_variables") == {"working_dir": "/workspace"}
+    queue, watching = (each["work_pool"].pop("work_queue_name") for each in elsewhere["deployments"])
+    assert f"set-concurrency-limit {queue} 1 " in SERVICES["deployment"]["command"][0]  # and not the pool's
+    assert watching != queue  # a worker without a GPU has this one alone
+    (own,) = elsewhere["deployments"][1].pop("pull")
+    assert own == {next(iter(step)): {**clone, "folder": "/workspace/watch"}}  # it may run beside a training
     assert clone.keys() == inspect.signature(checkout).parameters.keys()
     assert clone["folder"] == "/workspace/retrain"
     assert re.search(r"PYTHONPATH=/opt/retrain\b", DOCKERFILE)  # the step is imported before there is a clone
-    assert ours == theirs
+    assert here["deployments"] == elsewhere["deployments"]
     registers = SERVICES["deployment"]
     assert "--prefect-file infra/prefect.yaml" in registers["command"][0]
     used = {name.strip("{}$ ") for name in (clone["repository"], clone["branch"])}

@@ -69,7 +69,7 @@ class Elsewhere:
         text = (REPOSITORY / "infra/prefect.yaml").read_text()
         text = text.replace("/workspace", str(self.folder / "workspace"))
         text, replaced = re.subn(r"(work_pool:\n +name: )retrain\b", rf"\g<1>{POOL}", text)
-        assert replaced == 1
+        assert replaced == 2
         (self.folder / "prefect.yaml").write_text(text)
         prefect_api.ask(self.api, "work_pools/", {"name": POOL, "type": "process"})
         shutil.copytree(self.upstream / "flows", self.folder / "flows")

@@ -19,6 +19,7 @@ import pytest
 from infra.prefect_api import PrefectAPI
 from infra.process_group import group_lives
 from tests.fixtures import prefect_api
+from tests.fixtures.archives import colour_images
 from tests.fixtures.dvc_project import REPOSITORY, make_project
 
 PREFECT = [sys.executable, "-m", "prefect", "--no-prompt"]
@@ -98,7 +99,7 @@ def test_deploying_again_keeps_one_deployment(stack: LocalStack) -> None:
     before = stack.deployment()["id"]
     stack.command(*PREFECT, "deploy", "--all")
     assert stack.deployment()["id"] == before
-    assert prefect_api.ask(stack.api, "deployments/count", {}) == 1
+    assert prefect_api.ask(stack.api, "deployments/count", {}) == 2
 
 
 def test_worker_runs_it_with_overrides_that_are_for_this_run(stack: LocalStack) -> None:
@@ -184,6 +185,42 @@ def second_deployment(api: PrefectAPI, first: dict[str, Any]) -> str:
     """Register the same flow under another name; return its id."""
     copied = ("flow_id", "work_pool_name", "entrypoint", "path", "parameters", "pull_steps")
     return str(api.post("deployments/", {"name": "second", **{key: first[key] for key in copied}})["id"])
+
+
+def test_watch_asks_for_one_run_on_what_is_new_and_an_event_makes_it_look(stack: LocalStack) -> None:
+    for name, data in colour_images(4).items():
+        path = stack.folder.parent / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        os.utime(path, (1_000_000_000, 1_000_000_000))
+    address = f"{(stack.folder.parent / 'photos').as_uri()}/"
+    photos = {"download.dataset": "folders", "download.url": address}
+    watching = prefect_api.ask(stack.api, "deployments/name/watch/watch")
+    ask = {"parameters": {"overrides": photos}}
+    runs = [prefect_api.ask(stack.api, f"deployments/{watching['id']}/create_flow_run", ask)["id"] for _ in range(2)]
+    for run in runs:
+        assert stack.wait_for(run, "Asked", "Completed", "Failed", "Crashed", "NothingNew") == "Asked"
+    said = [prefect_api.ask(stack.api, f"flow_runs/{run}")["state"]["message"] for run in runs]
+    names = {message.partition("has the run ")[2].partition(",")[0] for message in said}
+    assert len(names) == 1  # one run a snapshot
+    question = {"flow_runs": {"name": {"any_": list(names)}}}
+    (asked,) = prefect_api.ask(stack.api, "flow_runs/filter", question)
+    assert asked["parameters"]["overrides"] == photos
+    assert stack.wait_for(asked["id"], "Completed", "Failed", "Crashed") == "Completed"
+    # Whoever adds images may say so: the look is then at once, here with the data set that is no collection.
+    event = ["event", "emit", "retrain.collection.changed", "--resource-id", "retrain.collection"]
+    stack.command(*PREFECT, *event)
+    later: dict[str, Any] = {
+        "flow_runs": {"deployment_id": {"any_": [watching["id"]]}, "id": {"not_any_": runs}},
+        "sort": "START_TIME_DESC",
+    }
+    for _ in range(300):
+        if found := prefect_api.ask(stack.api, "flow_runs/filter", later):
+            break
+        time.sleep(0.1)
+    assert stack.wait_for(found[0]["id"], "Asked", "Completed", "Failed", "Crashed", "NothingNew") == "NothingNew"
+    message = prefect_api.ask(stack.api, f"flow_runs/{found[0]['id']}")["state"]["message"]
+    assert "there is nothing to watch: download.url is no collection" in message
 
 
 def test_cancelling_a_run_ends_its_stage_and_puts_back_what_stood_there(stack: LocalStack) -> None:
