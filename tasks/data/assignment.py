@@ -1,7 +1,6 @@
 """Who trains, who validates, who tests: by a hash of each image, by a stratified choice, or the last as they lie."""
 
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -74,8 +73,7 @@ def divide(data: LabelledImages, rule: Rule) -> Assignment:
 
 def _assign_stable(assignment: NDArray[np.int8], data: LabelledImages, wanted: dict[int, float], rule: Rule) -> None:
     """Give the splits that are wanted their images, each by its own hash."""
-    names = [PurePosixPath(path).name for path in data.paths] or [""] * len(data.sha256)
-    places = positions(keys_of(names, data.sha256, rule.group), rule.seed)
+    places = positions(keys_of(data.group_names(rule.group), data.sha256), rule.seed)
     free = assignment == TRAIN
     tests, validates = choose_stable(places, wanted.get(TEST, 0.0), wanted.get(VALIDATION, 0.0))
     assignment[free & tests] = TEST

@@ -6,8 +6,8 @@ import os
 from collections import Counter
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -15,17 +15,22 @@ from tasks.data.archive import members
 from tasks.data.arrays import SPLITS, Arrays, Images
 from tasks.data.images import decode_image
 from tasks.data.labelled import UNASSIGNED, LabelledImages
+from tasks.data.labels import LABELS_NAME, label, labels_file, read_labels
 from tasks.data.layout import Entry, read_layout
 from tasks.data.shards import SHARDS_NAME, places, read_content
 from tasks.data.snapshot import read_table
 from tasks.stage.errors import InputError
 from tasks.stage.progress import Progress
+from tasks.stage.shown import printable
 
 BYTES_AT_ONCE = 64 << 20
 IMAGES_AT_ONCE = 512
 SHOWN_PROBLEMS = 10
 
+UNLABELLED = "it has no label"
+
 Encoded = tuple[str, bytes]
+Problem = tuple[str, str]  # a file, and why it is no part of the set
 
 
 def read_folders(archive: Path, image_size: int, scratch: Path, max_quarantined: float = 0.0) -> LabelledImages:
@@ -43,10 +48,11 @@ def read_folders(archive: Path, image_size: int, scratch: Path, max_quarantined:
         InputError: As tasks.data.archive and tasks.data.layout say, and as tasks.data.images does of more than may be
             set aside.
     """
-    entries = _entries(archive)
+    entries, left_out = _entries(archive)
     names = {entry.name for entry in entries}
     encoded = ((member.name, member.read()) for member in members(archive) if member.name in names)
-    return _labelled(archive, entries, _decode_all(entries, encoded, image_size, scratch), scratch, max_quarantined)
+    data = _labelled(archive, entries, _decode_all(entries, encoded, image_size, scratch), scratch, max_quarantined)
+    return replace(data, quarantine=tuple(sorted((*data.quarantine, *left_out))))
 
 
 def read_snapshot(snapshot: Path, image_size: int, scratch: Path, max_quarantined: float = 0.0) -> LabelledImages:
@@ -59,7 +65,7 @@ def read_snapshot(snapshot: Path, image_size: int, scratch: Path, max_quarantine
     shards = places(snapshot.parent / SHARDS_NAME)
     if missing := [row.path for row in rows if row.sha256 not in shards]:
         raise InputError(f"{snapshot.parent} lacks {len(missing):,} images, as {missing[0]!r}; run download again")
-    entries = [Entry(row.path, row.split or None, row.label) for row in rows]
+    entries = [Entry(row.path, row.split or None, row.label, row.group) for row in rows]
     # In the order in which they lie, not in that of their names: a shard is read from its start to its end.
     by_place = sorted(rows, key=lambda row: (shards[row.sha256].shard.name, shards[row.sha256].offset))
     encoded = ((row.path, read_content(shards[row.sha256], row.sha256)) for row in by_place)
@@ -92,8 +98,16 @@ def _labelled(
     labels = np.array([positions[entry.label] for entry in entries], np.int32)
     published = [UNASSIGNED if entry.split is None else SPLITS.index(entry.split) for entry in entries]
     paths = tuple(entry.name for entry in entries)
-    assigned = np.array(published, np.int8)
-    return LabelledImages(Arrays(images, labels), classes, assigned, True, paths, tuple(digests), quarantine)
+    return LabelledImages(
+        Arrays(images, labels),
+        classes,
+        np.array(published, np.int8),
+        separate_duplicates=True,
+        paths=paths,
+        file_sha256=tuple(digests),
+        groups=tuple(entry.group for entry in entries),
+        quarantine=quarantine,
+    )
 
 
 def _refuse_many(source: Path, entries: list[Entry], bad: dict[int, str], max_quarantined: float) -> None:
@@ -128,16 +142,30 @@ def _close_gaps(scratch: Path, bad: Collection[int], count: int, size: int) -> N
         stream.truncate(target * size)
 
 
-def _entries(archive: Path) -> list[Entry]:
-    """Read the archive once for its names alone: a bad layout is told before anything is decoded."""
+def _entries(archive: Path) -> tuple[list[Entry], tuple[Problem, ...]]:
+    """Read the archive once for its names and labels: a bad layout is told before anything is decoded.
+
+    Returns:
+        Its images, and those that are left out, each with the reason.
+    """
     files: list[str] = []
     folders: list[str] = []
+    tables: dict[str, bytes] = {}
     for member in members(archive):
         (folders if member.is_folder else files).append(member.name)
+        if not member.is_folder and PurePosixPath(member.name).name == LABELS_NAME:
+            tables[member.name] = member.read()
     try:
-        return read_layout(files, folders)
+        table = labels_file(files)
+        if table is None:
+            return read_layout(files, folders), ()
+        folder = PurePosixPath(table).parent
+        labelled = label(files, read_labels(tables[table], folder), folder)
     except InputError as error:
         raise InputError(f"{archive}: {error}") from error
+    for remark in labelled.remarks:
+        print(printable(remark))
+    return labelled.entries, tuple((name, UNLABELLED) for name in labelled.unlabelled)
 
 
 def _decode_all(entries: list[Entry], encoded: Iterator[Encoded], image_size: int, scratch: Path) -> _Decoded:

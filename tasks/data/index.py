@@ -1,13 +1,12 @@
 """index.csv beside the arrays: a row an image, in their order; what a person greps."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from tasks.data.arrays import SPLITS
 from tasks.data.assignment import Assignment
 from tasks.data.labelled import LabelledImages
-from tasks.data.stable import group_of
 from tasks.stage.table import write_table
 
 INDEX_NAME = "index.csv"
@@ -38,8 +37,8 @@ def write_quarantine(folder: Path, quarantine: Sequence[tuple[str, str]]) -> Non
 
 
 def _rows(data: LabelledImages, assignment: Assignment, group: str | None) -> Iterator[tuple[Any, ...]]:
+    names = data.group_names(group)
     for split in SPLITS:
         for position in assignment.indices[split]:
             path = data.paths[position] if data.paths else f"#{position}"
-            name = group_of(PurePosixPath(path).name, group) or ""
-            yield split, data.classes[data.arrays.labels[position]], data.sha256[position], name, path
+            yield split, data.classes[data.arrays.labels[position]], data.sha256[position], names[position], path

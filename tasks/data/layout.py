@@ -28,11 +28,13 @@ class Entry:
         name: Its member's name.
         split: One of SPLITS, or None where the archive has no split folders.
         label: Name of its class.
+        group: Who belongs together, where labels.csv says it; else empty.
     """
 
     name: str
     split: str | None
     label: str
+    group: str = ""
 
 
 def read_layout(files: Sequence[str], folders: Sequence[str]) -> list[Entry]:
@@ -122,17 +124,34 @@ def _entry(parts: Parts, name: str, has_splits: bool) -> Entry | None:
         known = "; ".join(f"{', '.join(names)}" for names in SPLIT_NAMES.values())
         raise InputError(f"the archive's folder {parts[0]!r} is not the name of a split; these are: {known}")
     label = parts[depth - 2]
-    if not label.isprintable():  # a terminal would obey it, wherever the class is named
-        raise InputError(f"the archive's class folder {label!r} has a character that cannot be printed")
-    if len(label) > MAX_CLASS_NAME:
-        raise InputError(f"the archive's class folder {label[:40]!r}… has a name of {len(label):,} characters")
+    try:
+        check_label(label)
+    except InputError as error:
+        raise InputError(f"the archive {error}") from error
     return Entry(name, split, label)
+
+
+def check_label(label: str) -> None:
+    """Refuse the name of a class that a terminal would obey, wherever it is shown, or that is as long as a page."""
+    if not label.isprintable():
+        raise InputError(f"has the class {label!r}, with a character that cannot be printed")
+    if len(label) > MAX_CLASS_NAME:
+        raise InputError(f"has the class {label[:40]!r}…, with a name of {len(label):,} characters")
+
+
+def refuse_too_few(entries: Sequence[Entry]) -> None:
+    """Raise InputError where no image has a class, or all have the same one."""
+    if not entries:
+        raise InputError("the archive holds no image in a class folder")
+    classes = {entry.label for entry in entries}
+    if len(classes) < 2:
+        raise InputError(f"the archive holds the one class {classes.pop()!r}; a classifier needs at least two")
 
 
 def _refuse_unusable(entries: list[Entry], folders: set[Parts], has_splits: bool) -> None:
     """Raise InputError for empty folders, a single class, or a class that cannot be learnt."""
     if not entries:
-        raise InputError("the archive holds no image in a class folder")
+        refuse_too_few(entries)
     full = {(entry.split, entry.label) for entry in entries}
     for parts in sorted(folders):
         if len(parts) == (2 if has_splits else 1) and _named(parts, has_splits) not in full:
@@ -145,9 +164,8 @@ def _refuse_unusable(entries: list[Entry], folders: set[Parts], has_splits: bool
             raise InputError(f"the archive's folder {parts[0]!r} holds no class")
     if has_splits:
         _refuse_split_of_two_names({parts[0] for parts in folders if parts})
+    refuse_too_few(entries)
     classes = {entry.label for entry in entries}
-    if len(classes) < 2:
-        raise InputError(f"the archive holds the one class {classes.pop()!r}; a classifier needs at least two")
     if has_splits:
         trained = {label for split, label in full if split == SPLITS[0]}
         if untrained := classes - trained:

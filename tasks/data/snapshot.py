@@ -1,7 +1,8 @@
 r"""A snapshot: what a collection of images held at one moment, a row an image; the sha256 of its table is its name.
 
-The table is CSV in UTF-8 with `\n` line ends: path, sha256 and bytes of the file, its label, and the split that its
-folder gives it (empty for none), sorted by path. Equal collections have equal tables, whoever looked, and whenever.
+The table is CSV in UTF-8 with `\n` line ends: path, sha256 and bytes of the file, its label, and the split and the
+group that its folder or labels.csv gives it (empty for none), sorted by path. Equal collections have equal tables,
+whoever looked, and whenever.
 """
 
 import csv
@@ -26,6 +27,7 @@ class Row:
     size: int
     label: str
     split: str
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -73,9 +75,15 @@ def read_table(path: Path) -> list[Row]:
             reader = csv.reader(stream, strict=True)
             if tuple(next(reader, ())) != COLUMNS:
                 raise ValueError(f"its columns are not {','.join(COLUMNS)}")
-            return [Row(path, sha256, int(size), label, split) for path, sha256, size, label, split in reader]
+            return [Row(path, sha256, int(size), *words) for path, sha256, size, *words in map(_complete, reader)]
     except (ValueError, csv.Error) as error:
         raise InputError(f"{path} is no table of a snapshot: {error}") from error
+
+
+def _complete(row: list[str]) -> list[str]:
+    if len(row) != len(COLUMNS):
+        raise ValueError(f"a row has {len(row)} columns of {len(COLUMNS)}")
+    return row
 
 
 def changes(before: Iterable[Row], now: Iterable[Row]) -> Changes:

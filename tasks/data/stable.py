@@ -23,18 +23,14 @@ def positions(keys: Sequence[str], seed: int) -> Position:
     return np.array([int.from_bytes(digest[:8], "big") >> 11 for digest in digests], np.float64) / 2**53
 
 
-def keys_of(paths: Sequence[str], sha256: Sequence[str], group: str | None) -> list[str]:
-    """Return what decides each image's place: its group where its path names one, else its content.
+def keys_of(groups: Sequence[str], sha256: Sequence[str]) -> list[str]:
+    """Return what decides each image's place: its group where it has one, else its content.
 
     Args:
-        paths: Of the images, below split and class folder, so that another label is no other group.
+        groups: A name each, empty for none; not of its class or split, so that another label is no other group.
         sha256: Of the images' bytes; copies are always together.
-        group: A regular expression; what its groups matched, or else the whole match, is the group's name.
     """
-    names = [group_of(path, group) for path in paths]
-    return [
-        f"content {digest}" if name is None else f"group {name}" for name, digest in zip(names, sha256, strict=True)
-    ]
+    return [f"group {name}" if name else f"content {digest}" for name, digest in zip(groups, sha256, strict=True)]
 
 
 def group_of(path: str, group: str | None) -> str | None:

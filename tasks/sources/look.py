@@ -12,9 +12,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from tasks.data.layout import read_layout
+from tasks.data.labels import LABELS_NAME, label, read_labels
+from tasks.data.layout import Entry, read_layout
 from tasks.data.shards import ShardWriter, places
 from tasks.data.snapshot import Row, name_of, read_table, table
 from tasks.sources.addresses import TemporaryError, TransferError, TransferSettings, shown
@@ -48,11 +49,13 @@ class Snapshot:
         name: The sha256 of its table.
         rows: An image each, sorted by path.
         unsettled: Paths that changed while they were looked at, and are left for the next look.
+        remarks: What else is worth a sentence, as images without a label.
     """
 
     name: str
     rows: tuple[Row, ...]
     unsettled: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 class Memory:
@@ -123,18 +126,36 @@ def look(address: str, memory: Memory, settings: TransferSettings, retry: RetryP
     """
     listing = list_collection(address, settings)
     before = memory.seen()
-    new = [file for file in listing if file.path not in before or before[file.path].mark != file.mark]
+    files = [file for file in listing if file.path != LABELS_NAME]
+    new = [file for file in files if file.path not in before or before[file.path].mark != file.mark]
     settled = wait_until_settled(new)
     learnt = _learn(address, settled, memory, before, lambda file: _read(file, settings, retry))
-    seen = {file.path: known for file in listing if (known := learnt.get(file.path) or before.get(file.path))}
+    seen = {file.path: known for file in files if (known := learnt.get(file.path) or before.get(file.path))}
     memory.remember(seen)
     unsettled = tuple(sorted({file.path for file in new} - learnt.keys()))
+    entries, remarks = _entries(address, listing, list(seen), lambda file: _read(file, settings, retry))
+    rows = [Row(e.name, seen[e.name].sha256, seen[e.name].size, e.label, e.split or "", e.group) for e in entries]
+    return Snapshot(memory.keep(table(rows)), tuple(sorted(rows)), unsettled, remarks)
+
+
+def _entries(
+    address: str, listing: Sequence[Listed], paths: list[str], read: Callable[[Listed], Answer]
+) -> tuple[list[Entry], tuple[str, ...]]:
+    """Return which files are images of which class, and what is worth a sentence."""
+    table_file = next((file for file in listing if file.path == LABELS_NAME), None)
     try:
-        entries = read_layout(list(seen), [])
+        if table_file is None:
+            return read_layout(paths, []), ()
+        data = read(table_file)
+        if not isinstance(data, bytes):
+            kind = InputError if data is not None and not isinstance(data, TemporaryError) else OutageError
+            raise kind(f"{LABELS_NAME} cannot be read: {data or 'it changes while it is looked at'}")
+        labelled = label(paths, read_labels(data, PurePosixPath()), PurePosixPath())
+    except OutageError as error:
+        raise OutageError(f"{shown(address)}: {error}") from error
     except InputError as error:
         raise InputError(f"{shown(address)}: {str(error).replace('the archive', 'the collection')}") from error
-    rows = [Row(e.name, seen[e.name].sha256, seen[e.name].size, e.label, e.split or "") for e in entries]
-    return Snapshot(memory.keep(table(rows)), tuple(sorted(rows)), unsettled)
+    return labelled.entries, labelled.remarks
 
 
 def _learn(

@@ -54,6 +54,7 @@ def told(looked: Looked) -> str:
     """Return what a look found as a sentence."""
     rows, unsettled = looked.snapshot.rows, looked.snapshot.unsettled
     left = f"; left for the next look, for they still change: {_listed(unsettled)}" if unsettled else ""
+    left += "".join(f"; {remark}" for remark in looked.snapshot.remarks)
     whole = f"{len(rows):,} images of {len({row.label for row in rows})} classes, snapshot {looked.snapshot.name[:16]}"
     if looked.changes is None:
         return f"{whole}{left}"

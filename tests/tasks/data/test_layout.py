@@ -81,7 +81,7 @@ def test_clutter_is_ignored() -> None:
         ),
         (("a/1.png", "b/deep/1.png"), (), "'b/deep/1.png' does not lie in <class>/<image>"),
         (("train/1.png", "test/1.png"), (), "images lie in 'test' and 'train' without class folders"),
-        (("a/1.png", "\x1b[31mred/1.png"), (), r"class folder '\x1b[31mred' has a character that cannot be printed"),
+        (("a/1.png", "\x1b[31mred/1.png"), (), r"has the class '\x1b[31mred', with a character that cannot be printed"),
         (("train/a/1.png", "train/b/1.png", "val/a/1.png", "validation/a/1.png"), (), "several folders for validation"),
         (("Train/a/1.png", "train/b/1.png"), (), "several folders for train: 'Train' and 'train'"),
     ],
@@ -93,7 +93,7 @@ def test_unusable_layout_is_named(names: tuple[str, ...], folders: tuple[str, ..
 
 
 def test_a_class_name_without_end_is_refused_and_not_shown() -> None:
-    with pytest.raises(InputError, match=r"class folder 'a{40}'… has a name of 60,000 characters"):
+    with pytest.raises(InputError, match=r"has the class 'a{40}'…, with a name of 60,000 characters"):
         layout(f"{'a' * 60_000}/1.png", "b/1.png")
 
 

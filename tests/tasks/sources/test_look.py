@@ -252,3 +252,23 @@ def test_a_store_that_is_away_is_an_outage_and_what_was_read_stays(
     faulty_s3.go_away()
     with pytest.raises(OutageError, match=r"the collection s3://retrain/photos-.* could not be listed"):
         look(f"s3://retrain/{prefix}/", tmp_path / "cache", client)
+
+
+def test_labels_csv_wins_over_folders_and_is_read_anew_each_time(photos: Path, tmp_path: Path) -> None:
+    write(photos, {"labels.csv": b"path,label,group\nred/00000.png,green,p1\nlater.png,red,\n"})
+    write(photos, {"loose.png": next(iter(colour_images(1, seed=3).values()))})
+    first = look(address_of(photos), tmp_path / "cache")
+    (corrected,) = (row for row in first.rows if row.path == "red/00000.png")
+    assert (corrected.label, corrected.group) == ("green", "p1")
+    assert len(first.rows) == 12
+    assert first.remarks == (
+        "1 images have no label, as 'loose.png'",
+        "labels.csv names 1 files that are not there, as 'later.png'",
+    )
+    (photos / "labels.csv").write_bytes(b"path;label\nloose.png;red\n")
+    second = look(address_of(photos), tmp_path / "cache")
+    assert (len(second.rows), second.remarks) == (13, ())
+    assert look(address_of(photos), tmp_path / "other").name == second.name
+    (photos / "labels.csv").write_bytes(b"path,colour\n")
+    with pytest.raises(InputError, match="has no column 'label'"):
+        look(address_of(photos), tmp_path / "cache")
