@@ -10,6 +10,7 @@ from tasks.data.assignment import Assignment, Rule, divide
 from tasks.data.hashes import write_hashes
 from tasks.data.index import QUARANTINE_NAME, write_index, write_quarantine
 from tasks.data.labelled import LabelledImages
+from tasks.data.near_copies import COPIES_NAME, write_copies
 from tasks.data.reading import read_images
 from tasks.params.data import SplitParams
 from tasks.params.params import load_params
@@ -46,12 +47,17 @@ def split(params: SplitParams, raw: Path, output: Path) -> None:
         write_hashes(temporary, data.sha256, data.pixel_sha256, assignment.indices)
         write_index(temporary, data, assignment, rule.group)
         write_quarantine(temporary, data.quarantine)
+        near = write_copies(temporary, data, assignment) if data.separate_duplicates else 0
         scratch.unlink(missing_ok=True)
     sizes = ", ".join(f"{len(assignment.indices[name]):,} {name}" for name in SPLITS)
     print(f"{sizes} images of {len(data.classes)} classes")
     if data.quarantine:
         named = "; ".join(reason for _, reason in data.quarantine[:SHOWN])
         print(f"{len(data.quarantine):,} files are set aside, see {output / QUARANTINE_NAME}: {printable(named)}")
+    if near:
+        print(f"{near:,} images look like another one, saved anew: see {output / COPIES_NAME}")
+    if contradictions := record.duplicates["conflicting_labels"]:
+        print(f"{contradictions:,} images lie there under several labels, and test nothing: see {output / COPIES_NAME}")
     for name in SPLITS:
         absent = [label for label, count in record.counts[name]["per_class"].items() if not count]
         if absent:

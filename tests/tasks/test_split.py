@@ -93,6 +93,7 @@ def test_equal_input_gives_equal_bytes_and_another_seed_does_not(tmp_path: Path,
     expected = {f"{name}_{kind}.npy" for name in SPLITS for kind in ("images", "labels")} | {
         "split.json",
         "index.csv",
+        "copies.csv",
         "quarantine.csv",
         "fit_hashes.npy",
         "test_hashes.npy",
