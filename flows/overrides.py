@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from tasks.params.params import PARAMS_FILE, Params, parse_params, read_yaml
-from tasks.stage.errors import InputError, without_credentials
+from tasks.stage.errors import InputError, OutageError, without_credentials
 from tasks.stage.files import read_json, write_json, write_text
 
 Overrides = Mapping[str, Any]
@@ -93,6 +93,39 @@ def overridden(overrides: Overrides, folder: Path, say: Callable[[str], None]) -
             say(f"{path} still has this run's overrides, which the next run takes back: {error.strerror or error}")
 
 
+@contextlib.contextmanager
+def kept_unless_refused(
+    overrides: Overrides, found: Sequence[str], folder: Path, say: Callable[[str], None]
+) -> Iterator[None]:
+    """Let what a person sets in params.yaml stay, unless it turns out to be bad input: then it is as it was.
+
+    Args:
+        overrides: What is set in the block.
+        found: Keys that the run itself sets there.
+        folder: Of params.yaml.
+        say: Gets a line where it was put back.
+    """
+    path = folder / PARAMS_FILE
+    before = _read(path)
+    try:
+        yield
+    except OutageError:
+        raise
+    except InputError:
+        present = _read(path)
+        if present != before and present == _with({**overrides, **_values(present, found, path)}, before, path):
+            write_text(path, before)
+            say(f"{PARAMS_FILE} is again as it was before this run")
+        raise
+
+
+def _values(text: str, keys: Sequence[str], path: Path) -> Overrides:
+    """Return what a text of params.yaml has under dotted keys, as far as it has them."""
+    document = _parsed(text, path)
+    parts = {key: key.split(".") for key in keys}
+    return {key: document[section][name] for key, (section, name) in parts.items() if name in document.get(section, {})}
+
+
 def put_back(folder: Path, say: Callable[[str], None]) -> None:
     """Give params.yaml the text that it had before a run's overrides, unless it is not what that run wrote any more."""
     path, journal = folder / PARAMS_FILE, folder / JOURNAL
@@ -119,18 +152,25 @@ def _digest(text: str) -> str:
 
 def _overridden(overrides: Overrides, path: Path) -> str:
     """Return the text of params.yaml with the values set; the text as it is where each has its value already."""
-    before = _read(path)
+    return _with(overrides, _read(path), path)
+
+
+def _with(overrides: Overrides, before: str, path: Path) -> str:
     yaml = _round_trip()
-    try:
-        document = yaml.load(before)
-    except YAMLError as error:
-        raise InputError(f"{path} is not YAML: {without_credentials(' '.join(str(error).split()))}") from error
+    document = _parsed(before, path)
     changed = [_assign(document, key, value) for key, value in overrides.items()]
     if not any(changed):
         return before
     stream = io.StringIO()
     yaml.dump(document, stream)
     return stream.getvalue()
+
+
+def _parsed(text: str, path: Path) -> Any:
+    try:
+        return _round_trip().load(text)
+    except YAMLError as error:
+        raise InputError(f"{path} is not YAML: {without_credentials(' '.join(str(error).split()))}") from error
 
 
 def _read(path: Path) -> str:

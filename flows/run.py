@@ -21,7 +21,7 @@ from flows.fallback import reachable_data
 from flows.look import PIN, is_followed, look
 from flows.nothing_new import nothing_new
 from flows.outages import outlast
-from flows.overrides import Overrides, apply_overrides, parse_assignments
+from flows.overrides import Overrides, apply_overrides, kept_unless_refused, parse_assignments
 from flows.stages import StageResult
 from flows.summary import summary
 from flows.workspace import check_dvc, check_git
@@ -41,7 +41,12 @@ def run(given: Overrides) -> None:
         InputError: The parameters, the data or a server are not as they must be.
         SystemExit: A stage failed for another reason.
     """
-    overrides: Overrides = reachable_data(given, Path.cwd(), lambda sentence: print(sentence, flush=True))
+    overrides: Overrides = reachable_data(given, Path.cwd(), _say)
+    with kept_unless_refused(overrides, (PIN,), Path.cwd(), _say):
+        _run(overrides)
+
+
+def _run(overrides: Overrides) -> None:
     check_dvc(Path.cwd())
     check_git(Path.cwd())
     if any(os.environ.get(name) for name in CHOSEN_ELSEWHERE):
@@ -61,17 +66,18 @@ def run(given: Overrides) -> None:
     print(summary(_run_flow(overrides), Path.cwd()))
 
 
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
 def _followed(overrides: Overrides, folder: Path) -> Overrides:
     """Return the values with the snapshot that a collection holds now; as they are where the data are no collection."""
     if not is_followed(overrides):
         return overrides
     apply_overrides(overrides)  # by which the look goes; the run would set them for good all the same
 
-    def say(line: str) -> None:
-        print(line, flush=True)
-
     with _one_sentence():
-        return {**overrides, PIN: outlast(lambda lines: look(folder, lines), say, say)}
+        return {**overrides, PIN: outlast(lambda lines: look(folder, lines), _say, _say)}
 
 
 def _start_prefect() -> None:

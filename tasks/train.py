@@ -14,6 +14,7 @@ from dvclive import Live
 
 from tasks.stage.quiet_tensorflow import keras, tf
 from tasks.data.arrays import load_split_record
+from tasks.model_files.configuration import check_layers
 from tasks.model_files.files import save_model
 from tasks.models.build import build_model, whiten
 from tasks.params.params import TrainParams, load_params
@@ -87,6 +88,7 @@ def train(
 
 def _lead(run: Run, trainer: Trainer, output: Path, checkpoints: Path, remote: RemoteCheckpoints | None) -> None:
     """Train as the only host, or the first of several, and write what comes of it."""
+    check_layers(trainer.model.to_json().encode())  # not after hours, when the model is loaded
     _say_what_starts(run, trainer)
     remove_leftovers(output)
     # The checkpoints go last, when the model has its place.

@@ -57,6 +57,25 @@ def weight_shapes(body: bytes) -> list[Shape]:
         raise InputError(f"has a config.json that is not JSON: {start_of(str(error))}") from error
 
 
+def check_layers(body: bytes) -> None:
+    """Refuse a network that could be trained and saved, and then not be loaded.
+
+    Args:
+        body: Its config as JSON.
+
+    Raises:
+        InputError: It has a layer or a setting that allowed_classes.py does not name.
+    """
+    try:
+        for _ in _layers_of(json.loads(body)):
+            pass
+    except UnknownError as error:
+        raise InputError(
+            f"the network has {error}; whoever added it adds a line to tasks/model_files/allowed_classes.py, without "
+            "which no saved model of it would be loaded"
+        ) from error
+
+
 def _refuse_constant(name: str) -> None:
     raise UnknownError(f"the value {name}")
 

@@ -16,6 +16,17 @@ class Whitening(Section):
     bias_rate_factor: Annotated[float, Field(gt=0)] = 1.0
 
 
+# What only some bases and heads heed.
+SETTINGS: dict[str, dict[str, frozenset[str]]] = {
+    "base": {
+        "vgg16": frozenset({"weights", "batch_norm", "batch_norm_momentum"}),
+        "resnet50": frozenset({"weights"}),
+        "airbench": frozenset({"widths", "activation", "convolutions", "whitening", "batch_norm_momentum"}),
+    },
+    "head": {"residual_separable": frozenset(), "linear": frozenset({"pooling", "logit_scale"})},
+}
+
+
 class ModelParams(Section):
     """Base and head of the network.
 
@@ -47,6 +58,18 @@ class ModelParams(Section):
     convolutions: Annotated[int, Field(ge=2, le=3)] = 2
     batch_norm: bool = False
     whitening: Whitening = Whitening()
+
+    @model_validator(mode="after")
+    def _settings_are_of_this_base(self) -> "ModelParams":
+        """Refuse a setting that would be ignored: who sets weights means to fine-tune."""
+        for part, name in (("base", self.base), ("head", self.head)):
+            others = {key for other, keys in SETTINGS[part].items() if other != name for key in keys}
+            changed = {key for key, field in type(self).model_fields.items() if getattr(self, key) != field.default}
+            ignored = sorted((others - SETTINGS[part][name]) & changed)
+            if ignored:
+                own = ", ".join(sorted(SETTINGS[part][name])) or "no settings"
+                raise ValueError(f"{ignored[0]} is no setting of {part} {name}, which has {own}")
+        return self
 
     @model_validator(mode="after")
     def _weights_fit(self) -> "ModelParams":

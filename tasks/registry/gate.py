@@ -77,22 +77,21 @@ def judge(
         params: The thresholds.
         further: What rules say that look at something else than answers.
     """
-    first = () if champion is not None else (beats_the_largest_class(candidate, params),)
-    compared = list(findings_of_scope(champion, params)) if isinstance(champion, Opponent) else []
-    compared += [_compare(rule, candidate, champion, params) for rule in AGAINST_THE_CHAMPION]
+    findings = [reaches_floor(candidate, params)]
+    if champion is None:
+        findings.append(beats_the_largest_class(candidate, params))
+    else:
+        if isinstance(champion, Opponent):
+            findings += findings_of_scope(champion, params)
+        findings += [_compare(rule, candidate, champion, params) for rule in AGAINST_THE_CHAMPION]
     if isinstance(best, Opponent) and is_enough(best.scope, params):  # else it says nothing about this test set
-        compared += [_compare(rule, candidate, best, params) for rule in AGAINST_THE_BEST]
-    return Verdict((reaches_floor(candidate, params), *first, *compared, *further))
+        findings += [_compare(rule, candidate, best, params) for rule in AGAINST_THE_BEST]
+    return Verdict((*findings, *further))
 
 
-def _compare(
-    rule: Rule, candidate: Measurement, opponent: Opponent | Incomparable | None, params: PublishParams
-) -> Finding:
-    """Return what a rule says, or that there is nothing to compare with."""
+def _compare(rule: Rule, candidate: Measurement, opponent: Opponent | Incomparable, params: PublishParams) -> Finding:
+    """Return what a rule says, or that the two cannot be compared."""
     if isinstance(opponent, Opponent):
-        return rule(
-            opponent.against or candidate, opponent, params, SHARES[rule] * params.significance / opponent.chosen_from
-        )
-    if opponent is None:
-        return Finding(rule=rule.__name__, passed=True, sentence="there is no champion yet", figures={})
+        significance = SHARES[rule] * params.significance / opponent.chosen_from
+        return rule(opponent.against or candidate, opponent, params, significance)
     return Finding(rule=rule.__name__, passed=False, sentence=opponent.sentence, figures={"champion": opponent.id})

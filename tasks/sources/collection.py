@@ -44,11 +44,6 @@ class Listed:
     changed: float = 0.0
 
 
-def is_collection(address: str) -> bool:
-    """Return whether an address is a collection's: one that ends with a slash."""
-    return address.endswith("/") and urlsplit(address).scheme in ("file", "s3")
-
-
 def list_collection(address: str, settings: TransferSettings) -> list[Listed]:
     """Return the files of a collection, without clutter, sorted by path.
 

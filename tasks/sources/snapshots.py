@@ -3,18 +3,17 @@
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.data.shards import SHARDS_NAME, Place, ShardWriter, places
+from tasks.data.shards import SHARDS_NAME, ShardWriter, places
 from tasks.data.snapshot import SNAPSHOT_NAME, Changes, Row, changes
 from tasks.sources.addresses import TransferSettings, shown
 from tasks.sources.collection import list_collection, read_listed
 from tasks.sources.look import Memory, Snapshot, look
 from tasks.sources.transfer import RetryPolicy
 from tasks.stage.errors import InputError
-from tasks.stage.files import sha256_of
 
 NAMED_FILES = 3
 
@@ -87,15 +86,6 @@ def place_snapshot(
         for path in (shard, shard.with_suffix(".csv")):
             _second_name(path, raw / SHARDS_NAME / path.name)
     shutil.copyfile(memory.snapshot_path(name), raw / SNAPSHOT_NAME)
-
-
-def is_complete(raw: Path, name: str, rows: Iterable[Row]) -> bool:
-    """Return whether a folder holds a snapshot with every image of it."""
-    table = raw / SNAPSHOT_NAME
-    if not table.exists() or sha256_of(table) != name:
-        return False
-    held: dict[str, Place] = places(raw / SHARDS_NAME)
-    return all(row.sha256 in held and held[row.sha256].shard.exists() for row in rows)
 
 
 def _fetch(address: str, missing: Sequence[Row], memory: Memory, settings: TransferSettings) -> None:

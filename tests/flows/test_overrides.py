@@ -1,3 +1,4 @@
+import contextlib
 import os
 import shutil
 import subprocess
@@ -6,9 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from flows.overrides import JOURNAL, apply_overrides, overridden, parse_assignments, preview, put_back
+from flows.look import PIN
+from flows.overrides import (
+    JOURNAL,
+    apply_overrides,
+    kept_unless_refused,
+    overridden,
+    parse_assignments,
+    preview,
+    put_back,
+)
 from tasks.params.params import load_params
-from tasks.stage.errors import InputError
+from tasks.stage.errors import InputError, OutageError
 from tests.fixtures.dvc_project import REPOSITORY
 
 
@@ -205,3 +215,28 @@ def test_a_bad_override_leaves_no_journal(params: Path) -> None:
         pytest.fail("it began")
     assert params.read_bytes() == before
     assert not (params.parent / JOURNAL).exists()
+
+
+@pytest.mark.parametrize(
+    ("ending", "edited", "stays"),
+    [
+        (InputError("bad"), False, False),
+        (OutageError("away"), False, True),
+        (None, False, True),
+        (InputError("bad"), True, True),
+    ],
+)
+def test_what_a_person_sets_stays_unless_it_is_refused(
+    params: Path, ending: Exception | None, edited: bool, stays: bool
+) -> None:
+    before, said = params.read_text(), list[str]()
+    overrides = {"train.seed": 3, "train.recipe": "seed"}
+    with contextlib.suppress(InputError), kept_unless_refused(overrides, (PIN,), params.parent, said.append):
+        apply_overrides(overrides, params)
+        apply_overrides({PIN: "0" * 64}, params)  # as a look does
+        if edited:
+            params.write_text(params.read_text() + "# a person's line\n")
+        if ending is not None:
+            raise ending
+    assert (params.read_text() != before) is stays
+    assert said == ([] if stays else ["params.yaml is again as it was before this run"])

@@ -48,8 +48,37 @@ def test_a_wrong_key_in_an_optional_group_is_told_the_keys_of_that_group() -> No
 
 
 def test_batch_norm_is_for_vgg16_without_weights() -> None:
+    values = {"base": "vgg16", "head": "linear", "batch_norm": True, "weights": "imagenet"}
     with pytest.raises(InputError, match=r"fast\.model: batch_norm = true is for base vgg16 with weights none"):
-        parse_params(changed("recipes.fast.model.batch_norm", True), "params.yaml")
+        parse_params(changed("recipes.fast.model", values), "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        (
+            "fast.model.weights",
+            "imagenet",
+            "weights is no setting of base airbench, which has activation, batch_norm_mom",
+        ),
+        (
+            "seed.model.widths",
+            [8, 8, 8],
+            "widths is no setting of base vgg16, which has batch_norm, batch_norm_momentum,",
+        ),
+        ("seed.model.pooling", "max", "pooling is no setting of head residual_separable, which has no settings"),
+    ],
+)
+def test_a_setting_that_would_be_ignored_is_refused(key: str, value: Any, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        parse_params(changed(f"recipes.{key}", value), "params.yaml")
+
+
+def test_what_a_release_records_with_every_default_is_valid() -> None:
+    params = load_params(ROOT / "params.yaml")
+    for recipe in params.recipes:
+        used = params.model_copy(update={"train": params.train.model_copy(update={"recipe": recipe})}).used()
+        assert parse_params(used, "manifest").recipe == params.recipes[recipe]
 
 
 @pytest.mark.parametrize(

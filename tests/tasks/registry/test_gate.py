@@ -82,14 +82,13 @@ def test_an_identical_model_passes_every_rule() -> None:
     assert rules == ["reaches_floor", *(rule.__name__ for rule in AGAINST_THE_CHAMPION)]
 
 
-def test_without_a_champion_floor_and_largest_class_decide_and_every_rule_is_listed() -> None:
+def test_without_a_champion_floor_and_largest_class_decide() -> None:
     for right, minimum, passed in ((30, 0.5, True), (30, 1.0, False), (10, 0.0, False)):
         verdict = judge(
             measurement([True] * right + [False] * (33 - right)), None, None, publish_params(minimum_top1=minimum)
         )
         assert verdict.passed is passed
-        assert [finding.rule for finding in verdict.findings[:2]] == ["reaches_floor", "beats_the_largest_class"]
-        assert verdict.sentences[2:] == ("there is no champion yet",)
+        assert [finding.rule for finding in verdict.findings] == ["reaches_floor", "beats_the_largest_class"]
 
 
 def test_a_champion_that_cannot_be_compared_refuses_in_its_own_words() -> None:

@@ -1,0 +1,1 @@
+"""Eight weeks of a collection that people add to: the real flow on two workers by turns, on real photographs."""
