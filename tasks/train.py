@@ -88,7 +88,6 @@ def train(
 
 def _lead(run: Run, trainer: Trainer, output: Path, checkpoints: Path, remote: RemoteCheckpoints | None) -> None:
     """Train as the only host, or the first of several, and write what comes of it."""
-    check_layers(trainer.model.to_json().encode())  # not after hours, when the model is loaded
     _say_what_starts(run, trainer)
     remove_leftovers(output)
     # The checkpoints go last, when the model has its place.
@@ -118,6 +117,7 @@ def _trainer(run: Run, strategy: tf.distribute.Strategy, cluster: Cluster) -> Tr
     with strategy.scope():
         shape = (None, None, record.image_shape[2]) if recipe.augment.shrink else record.image_shape
         model = build_model(recipe.model, shape, len(record.classes), run.statistics)
+        check_layers(model.to_json().encode())  # now, and not after hours, when the trained model is loaded
         whiten(model, recipe.model, run.training.images, run.statistics, run.params.seed)
     training, validation = (Samples(arrays.images, arrays.labels) for arrays in (run.training, run.validation))
     mean_pixel = tuple(round(value) for value in run.statistics.mean)

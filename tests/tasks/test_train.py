@@ -237,3 +237,30 @@ def test_labels_that_were_replaced_under_their_old_name_are_refused(workspace: P
     sentence = f"the {split} arrays in data/split are not the ones that split.json records; run split again"
     assert sentence in err
     assert not (workspace / "model").exists()
+
+
+UNKNOWN_LAYER = """
+import keras, runpy, sys
+from tasks.models import backbones
+backbones.BACKBONES["airbench"] = lambda images, _: keras.layers.DepthwiseConv2D(3)(images)
+sys.argv = ["train"]
+runpy.run_module("tasks.train", run_name="__main__")
+"""
+
+
+def test_a_layer_that_no_saved_model_may_have_is_refused_before_training(tmp_path: Path) -> None:
+    """Whoever adds a backbone learns of a missing line at once, and not after hours, when the model is loaded."""
+    write_split(tmp_path / "data/split")
+    write_params(tmp_path, {"model": {"base": "airbench", "head": "linear"}})
+    done = subprocess.run(
+        [sys.executable, "-c", UNKNOWN_LAYER],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "train: the network has the layer keras.layers.DepthwiseConv2D" in done.stderr
+    assert "adds a line to tasks/model_files/allowed_classes.py" in done.stderr
+    assert not (tmp_path / "model").exists()
