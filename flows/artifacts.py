@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
@@ -61,6 +61,17 @@ class ProgressArtifact:
                 update_progress_artifact(artifact_id=self._id, progress=share, description=text)
         except httpx.HTTPError as error:  # hours of training are not to end for a server that restarts
             get_run_logger().warning("progress is not shown for now: %s", error)
+
+
+def record_drift(found: Mapping[str, Any]) -> None:
+    """Create the artifact `data`: what came since the champion was made, and what it answers to that."""
+    drift = found["drift"] or {}
+    rows = "".join(f"| {name.replace('_', ' ')} | {value} |\n" for name, value in drift.items() if value != "")
+    table = f"\n| | |\n|---|---|\n{rows}" if rows else ""
+    with _costs_a_warning():
+        create_markdown_artifact(
+            markdown=f"**{found['sentence']}**\n{table}", key="data", description=found["sentence"]
+        )
 
 
 def record_results(results: Sequence[StageResult], folder: Path, conclusion: Conclusion) -> None:

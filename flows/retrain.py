@@ -25,7 +25,7 @@ from flows.overrides import Overrides, apply_overrides, overridden, put_back
 from flows.run_cache import EarlierRuns
 from flows.share import push_experiment
 from flows.stages import Outcome, StageResult, is_unchanged, read_stages
-from flows.steps import ask_champion, look_at_collection, offer_release, push_to_remote, stage_task
+from flows.steps import ask_champion, draw_data, look_at_collection, offer_release, push_to_remote, stage_task
 from flows.telling import Run, told
 from flows.waiting import skip_what_waits
 from flows.workspace import exclusive_workspace
@@ -116,6 +116,7 @@ def _bring_all_up_to_date(run: Run, note_group: Any, *, push_data: bool, save_ru
     for stage in read_stages(folder):
         if stage == TRAIN and not is_unchanged(stage, folder):
             answer = ask_champion(note_group)
+            draw_data(note_group)
             if not answer["retrain"]:
                 return final_state(run.end_untrained(answer["sentence"]), run.results)
         run.results.append(stage_task(stage)(stage, note_group, earlier))

@@ -15,8 +15,9 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task, exponential_backoff
 
-from flows.artifacts import ProgressArtifact
+from flows.artifacts import ProgressArtifact, record_drift
 from flows.command import Limits, OnLine
+from flows.data_report import draw
 from flows.drift import measure
 from flows.failures import StepError
 from flows.lineage import push
@@ -43,6 +44,7 @@ POLICIES = {
     "look": Policy(timeout=2 * HOUR),
     "download": Policy(timeout=2 * HOUR),
     "drift": Policy(timeout=HOUR),
+    "data-report": Policy(retries=0, timeout=HOUR),
     "train": Policy(timeout=72 * HOUR),
     "publish": Policy(timeout=HOUR),
     "offer": Policy(timeout=HOUR),
@@ -115,7 +117,17 @@ def look_at_collection(note_group: Any) -> str:
 @task(**policy_of("drift"))
 def ask_champion(note_group: Any) -> dict[str, Any]:
     """Ask the champion about what came; return whether to train, and why (flows/drift.py)."""
-    return _in_time("drift", lambda lines, limits: measure(Path.cwd(), lines, limits, note_group))
+    found = _in_time("drift", lambda lines, limits: measure(Path.cwd(), lines, limits, note_group))
+    record_drift(found)
+    return found
+
+
+@task(**policy_of("data-report"))
+def draw_data(note_group: Any) -> None:
+    """Draw what the data set holds and what came (flows/data_report.py); a failure costs a warning."""
+    logger = get_run_logger()
+    if not draw(Path.cwd(), logger.info, _limits("data-report"), note_group):
+        logger.warning("data/report.html was not drawn; the run goes on without it")
 
 
 @task(**policy_of("offer"))

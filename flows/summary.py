@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from flows.data_report import PAGE
 from flows.offer import read_offer
 from flows.stages import StageResult
 from tasks.stage.files import read_json
@@ -57,8 +58,9 @@ def summary(results: Sequence[StageResult], folder: Path) -> str:
     lines = [""]
     lines += [f"{result.name:<10} {result.outcome} ({format_duration(result.seconds)})" for result in results]
     lines += ["", headline(read_metrics(folder))]
-    if (folder / REPORT).exists():
-        lines.append(f"report     {REPORT}")
+    for name, page in (("data", PAGE), ("report", REPORT)):
+        if (folder / page).exists():
+            lines.append(f"{name:<10} {page}")
     offered = read_offer(folder)
     if offered:
         lines.append(f"release    {offered['uri']}{' (champion)' if offered['champion'] else ''}")

@@ -11,14 +11,14 @@ import csv
 import dataclasses
 import hashlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.data.arrays import SPLITS, Arrays, Images, Indices, Labels, SplitRecord, load_arrays, load_split_record
+from tasks.data.arrays import SPLITS, Arrays, Indices, Labels, SplitRecord, load_arrays, load_split_record
 from tasks.data.hashes import Hashes, prefixes
 from tasks.data.index import INDEX_NAME
 from tasks.evaluation.metrics import wilson_interval
@@ -28,8 +28,8 @@ from tasks.registry.recorded_answers import (
     CannotAnswerError,
     fetch,
     fetch_classes,
-    fetch_hashes,
     fetch_probabilities,
+    known_hashes,
 )
 from tasks.registry.reload import Probabilities
 from tasks.registry.store import Store
@@ -38,6 +38,7 @@ from tasks.stage.files import read_json
 from tasks.stage.shown import percent
 
 MAX_ASKED = 5_000  # images, held in memory; of more a sample, whose interval is three points wide at most
+Places = dict[str, Indices]  # of images in the arrays of each split
 Asked = Callable[[Manifest, Arrays, SplitRecord], Probabilities]
 
 
@@ -99,19 +100,19 @@ def measure_drift(bucket: Store, champion: Manifest, split: Path, ask: Asked) ->
         InputError: The arrays or the champion are damaged, or the store refused.
     """
     record = load_split_record(split)
+    known = known_hashes(bucket, champion)
+    if known is None:
+        return None
     with tempfile.TemporaryDirectory(prefix="champion-") as name:
         folder = Path(name)
-        fit, tested = fetch_hashes(bucket, champion, folder)
-        if fit is None or tested is None:
-            return None
-        known = np.concatenate([fit, tested.ravel()])
-        parts = {part: _unknown(split, part, known) for part in SPLITS}
+        parts = unknown_places(split, known)
         images = sum(record.counts[part]["total"] for part in SPLITS)
         drift = Drift(champion.id, images, sum(map(len, parts.values())))
         if not drift.came:
             return drift
         classes = fetch_classes(bucket, champion, folder)
-        chosen, counts = _chosen(split, parts, record.classes, classes)
+        asked, counts = of_known_classes(split, parts, record.classes, classes)
+        chosen = gathered(split, sampled(asked, MAX_ASKED))
         if not len(chosen.labels):
             return drift
         try:
@@ -121,7 +122,8 @@ def measure_drift(bucket: Store, champion: Manifest, split: Path, ask: Asked) ->
         own = fetch_probabilities(bucket, champion, folder)
         before = dict(read_json(fetch(bucket, champion, "split.json", folder)))["counts"]
     then = [sum(before[part]["per_class"].get(name, 0) for part in SPLITS) for name in classes]
-    return _compared(drift, champion, answers, chosen.labels, own, np.array([then, counts], np.int64))
+    positions = np.array([classes.index(name) if name in classes else -1 for name in record.classes], np.int32)
+    return _compared(drift, champion, answers, positions[chosen.labels], own, np.array([then, counts], np.int64))
 
 
 def asked_through(bucket: Store, batch_size: int) -> Asked:
@@ -134,10 +136,20 @@ def asked_through(bucket: Store, batch_size: int) -> Asked:
     return ask
 
 
-def _unknown(split: Path, part: str, known: Hashes) -> Indices:
-    """Return the places of a split's images that are not among the known ones, by their files or by their pixels."""
+def unknown_places(split: Path, known: Hashes) -> Places:
+    """Return of each split the places of its images that are not among the known ones, by their files or their pixels.
+
+    Raises:
+        InputError: index.csv and the arrays do not belong together.
+    """
+    files: dict[str, list[str]] = {part: [] for part in SPLITS}
     with (split / INDEX_NAME).open(encoding="utf-8", newline="") as stream:
-        files = [row["sha256"] for row in csv.DictReader(stream) if row["split"] == part]
+        for row in csv.DictReader(stream):
+            files[row["split"]].append(row["sha256"])
+    return {part: _unknown(split, part, files[part], known) for part in SPLITS}
+
+
+def _unknown(split: Path, part: str, files: Sequence[str], known: Hashes) -> Indices:
     places = np.flatnonzero(~np.isin(prefixes(files), known))
     images = load_arrays(split, part).images
     if len(files) != len(images):
@@ -148,24 +160,34 @@ def _unknown(split: Path, part: str, known: Hashes) -> Indices:
     return places[~np.isin(pixels, known)]
 
 
-def _chosen(
-    split: Path, parts: dict[str, Indices], ours: tuple[str, ...], theirs: tuple[str, ...]
-) -> tuple[Arrays, NDArray[np.int64]]:
-    """Return what is asked, labelled by the champion's classes, and how many came of each of these."""
+def sampled(places: Places, count: int) -> Places:
+    """Return so many of some places, drawn with a fixed seed from all splits together; all where they are no more."""
+    sizes = [len(places[part]) for part in SPLITS]
+    chosen = np.sort(np.random.default_rng(0).permutation(sum(sizes))[:count])
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    return {
+        part: places[part][chosen[(chosen >= start) & (chosen < end)] - start]
+        for part, start, end in zip(SPLITS, starts[:-1], starts[1:], strict=True)
+    }
+
+
+def gathered(split: Path, places: Places) -> Arrays:
+    """Return the images and labels at some places of all splits, in the order of SPLITS."""
+    arrays = [load_arrays(split, part) for part in SPLITS]
+    images = [each.images[places[part]] for each, part in zip(arrays, SPLITS, strict=True)]
+    labels = [each.labels[places[part]] for each, part in zip(arrays, SPLITS, strict=True)]
+    return Arrays(np.concatenate(images), np.concatenate(labels))
+
+
+def of_known_classes(
+    split: Path, places: Places, ours: tuple[str, ...], theirs: tuple[str, ...]
+) -> tuple[Places, NDArray[np.int64]]:
+    """Return the places whose class the champion knows, and how many images came of each of its classes."""
     positions = np.array([theirs.index(name) if name in theirs else -1 for name in ours], np.int32)
-    labels = {part: positions[load_arrays(split, part).labels[places]] for part, places in parts.items()}
-    parts = {part: places[labels[part] >= 0] for part, places in parts.items()}
-    counts = sum(np.bincount(each[each >= 0], minlength=len(theirs)) for each in labels.values())
-    total = sum(map(len, parts.values()))
-    sample = np.sort(np.random.default_rng(0).permutation(total)[:MAX_ASKED])
-    first, images, asked = 0, list[Images](), list[Labels]()
-    for part, places in parts.items():
-        here = places[sample[(sample >= first) & (sample < first + len(places))] - first]
-        arrays = load_arrays(split, part)
-        images.append(arrays.images[here])
-        asked.append(positions[arrays.labels[here]])
-        first += len(places)
-    return Arrays(np.concatenate(images), np.concatenate(asked)), np.asarray(counts, np.int64)
+    labels = {part: positions[load_arrays(split, part).labels[places[part]]] for part in SPLITS}
+    known = {part: places[part][labels[part] >= 0] for part in SPLITS}
+    all_labels = np.concatenate(list(labels.values()))
+    return known, np.bincount(all_labels[all_labels >= 0], minlength=len(theirs))
 
 
 def _compared(

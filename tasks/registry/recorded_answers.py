@@ -1,6 +1,7 @@
 """What a release recorded of itself in the bucket: its answers to its test images, and what these were."""
 
 import csv
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,13 @@ def fetch_hashes(bucket: Store, manifest: Manifest, folder: Path) -> tuple[Hashe
     if fit.ndim != 1 or tested.ndim != 2:
         raise InputError(f"release {manifest.id} has hashes of its images in another form than split writes")
     return fit, tested
+
+
+def known_hashes(bucket: Store, manifest: Manifest) -> Hashes | None:
+    """Return the hashes of all images that a release knows, uint64 (N,), of which none came since; None likewise."""
+    with tempfile.TemporaryDirectory(prefix="champion-") as name:
+        fit, tested = fetch_hashes(bucket, manifest, Path(name))
+    return None if fit is None or tested is None else np.concatenate([fit, tested.ravel()])
 
 
 def fetch_classes(bucket: Store, manifest: Manifest, folder: Path) -> tuple[str, ...]:

@@ -1,6 +1,5 @@
 """The evaluation as one self-contained HTML page: no script, no request, nothing from a clock or a machine."""
 
-import base64
 import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,12 +15,12 @@ from PIL import Image
 
 from tasks.evaluation.metrics import Calibration, Counts, Labels, Probabilities, class_scores, class_table, unmeasured
 from tasks.reporting import plots
+from tasks.reporting.pictures import data_uri, thumbnail
 from tasks.stage.shown import DATASETS, percent
 
 TEMPLATE = "report.html.j2"
 MISTAKES = 24
 CONFUSED_PAIRS = 8
-MAX_PICTURE = 128  # pixels to which test images are reduced where they are larger
 MODEL_PICTURE_SCALE = 0.8  # page pixels for each pixel of the model's picture
 AUGMENTATIONS = {
     "none": "the image alone",
@@ -88,7 +87,7 @@ def render_report(evaluated: Evaluated) -> str:
         per_class=class_table(evaluated.classes, evaluated.confusion),
         unmeasured=unmeasured(evaluated.classes, evaluated.confusion.sum(axis=1)),
         mistakes=list(_mistakes(evaluated)),
-        model_picture=_data_uri(evaluated.model_picture),
+        model_picture=data_uri(evaluated.model_picture),
         model_picture_width=_page_width(evaluated.model_picture),
         recipe=dict(flatten(evaluated.training.get("recipe_parameters", {}))),
         run=list(_run(evaluated.training)),
@@ -159,12 +158,8 @@ def _charts(evaluated: Evaluated) -> dict[str, Markup]:
 def _mistakes(evaluated: Evaluated) -> Iterator[dict[str, Any]]:
     for position in most_confident_mistakes(evaluated.labels, evaluated.probabilities, MISTAKES):
         answer = evaluated.probabilities[position]
-        picture = Image.fromarray(np.asarray(evaluated.images[position]))
-        picture.thumbnail((MAX_PICTURE, MAX_PICTURE))
-        stream = io.BytesIO()
-        picture.save(stream, format="PNG", optimize=True)
         yield {
-            "picture": _data_uri(stream.getvalue()),
+            "picture": thumbnail(evaluated.images[position]),
             "position": int(position),
             "actual": evaluated.classes[evaluated.labels[position]],
             "predicted": evaluated.classes[answer.argmax()],
@@ -193,10 +188,6 @@ def _hashes(evaluated: Evaluated) -> Iterator[tuple[str, str]]:
     for split, digest in sorted(evaluated.split["content_sha256"].items()):
         yield f"{split} images and labels", digest
     yield "model.keras", evaluated.training["model_sha256"]
-
-
-def _data_uri(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
 def _page_width(png: bytes) -> int:

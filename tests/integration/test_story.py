@@ -95,6 +95,7 @@ def story(
 @pytest.mark.parametrize("story", [160], indirect=True)
 def test_a_collection_lives(story: Story) -> None:
     """The short form: it begins; images come, go, change their class and are spoilt; a class comes; then nothing."""
+    story.overrides["split.max_quarantined"] = 0.05  # one of a class of a hundred
     begin(story, 700)
     names = story.photos.spoil(1)
     week = arrivals_removals_corrections(story, add=150, remove=20, relabel=10)
