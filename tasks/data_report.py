@@ -25,7 +25,7 @@ from tasks.registry.recorded_answers import known_hashes
 from tasks.registry.store import Store, configured_bucket
 from tasks.reporting.data_page import DataPage, Picture, render_data_page
 from tasks.reporting.pictures import thumbnail
-from tasks.sources.look import Memory
+from tasks.sources.memory import Memory
 from tasks.sources.source import load_source
 from tasks.stage.errors import run_command
 from tasks.stage.files import replaced_file, write_text

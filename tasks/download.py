@@ -15,7 +15,8 @@ from tasks.data.snapshot import SNAPSHOT_NAME
 from tasks.params.data import DownloadParams
 from tasks.params.params import load_params
 from tasks.sources.addresses import TransferSettings, shown
-from tasks.sources.look import Memory, look
+from tasks.sources.look import look
+from tasks.sources.memory import Memory
 from tasks.sources.renewal import forget_version, is_renewed
 from tasks.sources.snapshots import Looked, look_again, place_snapshot
 from tasks.sources.source import RawSource, is_intact, load_source, save_source

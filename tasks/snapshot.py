@@ -10,7 +10,7 @@ from pathlib import Path
 from tasks.data.snapshot import changes
 from tasks.download import CACHE, RAW, look_at
 from tasks.params.params import load_params
-from tasks.sources.look import Memory
+from tasks.sources.memory import Memory
 from tasks.sources.snapshots import told
 from tasks.stage.errors import InputError, run_command
 from tasks.stage.files import write_json

@@ -16,7 +16,7 @@ from tasks.data.arrays import SPLITS, Arrays, Images
 from tasks.data.images import decode_image
 from tasks.data.labelled import UNASSIGNED, LabelledImages
 from tasks.data.labels import LABELS_NAME, label, labels_file, read_labels
-from tasks.data.layout import Entry, read_layout
+from tasks.data.layout import Entry, read_layout, refuse_too_few
 from tasks.data.shards import SHARDS_NAME, places, read_content
 from tasks.data.snapshot import read_table
 from tasks.stage.errors import InputError
@@ -161,6 +161,7 @@ def _entries(archive: Path) -> tuple[list[Entry], tuple[Problem, ...]]:
             return read_layout(files, folders), ()
         folder = PurePosixPath(table).parent
         labelled = label(files, read_labels(tables[table], folder), folder)
+        refuse_too_few(labelled.entries)
     except InputError as error:
         raise InputError(f"{archive}: {error}") from error
     for remark in labelled.remarks:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from tasks.data.layout import SPLIT_FOLDERS, Entry, check_label, refuse_too_few
+from tasks.data.layout import SPLIT_FOLDERS, Entry, check_label, sorted_by_path
 from tasks.data.names import IMAGE_SUFFIXES, is_clutter, member_name
 from tasks.stage.errors import InputError
 
@@ -91,7 +91,7 @@ def label(files: Iterable[str], labels: Mapping[str, Entry], folder: PurePosixPa
         folder: In which labels.csv lies; what lies elsewhere is left out.
 
     Raises:
-        InputError: There is no image with a class, or one class only.
+        InputError: A folder's name can be no class.
     """
     entries, unlabelled, present = list[Entry](), list[str](), set[str]()
     for name in files:
@@ -102,9 +102,7 @@ def label(files: Iterable[str], labels: Mapping[str, Entry], folder: PurePosixPa
         elif path.suffix.lower() in IMAGE_SUFFIXES and not is_clutter(name) and path.is_relative_to(folder):
             by_folder = _by_folder(name, path.relative_to(folder).parts)
             entries.append(by_folder) if by_folder else unlabelled.append(name)
-    refuse_too_few(entries)
-    entries.sort(key=lambda entry: PurePosixPath(entry.name).parts)
-    return Labelled(entries, tuple(sorted(unlabelled)), tuple(sorted(labels.keys() - present)))
+    return Labelled(sorted_by_path(entries), tuple(sorted(unlabelled)), tuple(sorted(labels.keys() - present)))
 
 
 def _check_columns(names: list[str]) -> None:

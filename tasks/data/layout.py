@@ -52,6 +52,23 @@ def read_layout(files: Sequence[str], folders: Sequence[str]) -> list[Entry]:
         InputError: An image lies elsewhere, a class or split is empty, only one class is there, a class has no
             training image, or one split has folders of two names.
     """
+    entries, kept_folders, has_splits = _classified(files, folders)
+    _refuse_unusable(entries, kept_folders, has_splits)
+    return sorted_by_path(entries)
+
+
+def read_part(files: Sequence[str]) -> list[Entry]:
+    """Return the images of a part of a set, in which a class or a split may be missing; raises as read_layout does."""
+    return _classified(files, [])[0]
+
+
+def sorted_by_path(entries: Iterable[Entry]) -> list[Entry]:
+    """Return images in the order of their paths, folder by folder."""
+    return sorted(entries, key=lambda entry: PurePosixPath(entry.name).parts)
+
+
+def _classified(files: Sequence[str], folders: Sequence[str]) -> tuple[list[Entry], set[Parts], bool]:
+    """Return the images, all folders, and whether there are folders of splits."""
     paths = {PurePosixPath(name).parts: name for name in sorted(files) if not is_clutter(name)}
     kept_folders = {parts for name in folders if not is_clutter(name) for parts in [PurePosixPath(name).parts] if parts}
     kept_folders |= {
@@ -68,8 +85,7 @@ def read_layout(files: Sequence[str], folders: Sequence[str]) -> list[Entry]:
     classes = {parts[: depth - 1] for parts in paths if len(parts) == depth}
     _refuse_misplaced(paths, classes, depth)
     entries = [entry for parts, name in paths.items() if (entry := _entry(parts, name, has_splits)) is not None]
-    _refuse_unusable(entries, kept_folders, has_splits)
-    return sorted(entries, key=lambda entry: PurePosixPath(entry.name).parts)
+    return entries, kept_folders, has_splits
 
 
 def _folders_around(paths: Iterable[Parts]) -> int:

@@ -76,10 +76,10 @@ def read_listed(listed: Listed, settings: TransferSettings) -> bytes | None:
     except StaleError:
         return None
     except TransferError as error:
-        if str(error).startswith("404") or not _is_as_listed(listed):
+        if str(error).startswith("404") or not is_as_listed(listed):
             return None
         raise
-    return data if len(data) == listed.size and _is_as_listed(listed) else None
+    return data if len(data) == listed.size and is_as_listed(listed) else None
 
 
 def wait_until_settled(listed: list[Listed]) -> list[Listed]:
@@ -87,7 +87,7 @@ def wait_until_settled(listed: list[Listed]) -> list[Listed]:
     newest = max((file.changed for file in listed), default=0.0)
     if 0 < time.time() - newest < SETTLED_SECONDS:
         time.sleep(SETTLED_SECONDS)
-    return [file for file in listed if file.changed == 0 or _is_as_listed(file)]
+    return [file for file in listed if file.changed == 0 or is_as_listed(file)]
 
 
 def _path(name: str) -> str:
@@ -139,7 +139,7 @@ def _mark(status: os.stat_result) -> str:
     return f"{status.st_size}-{status.st_mtime_ns}"  # as tasks/sources/addresses.py marks a file's version
 
 
-def _is_as_listed(listed: Listed) -> bool:
+def is_as_listed(listed: Listed) -> bool:
     """Return whether a file on this machine is the version that was listed; an object is, or was not given."""
     if not listed.address.startswith("file:"):
         return True

@@ -4,25 +4,22 @@ What an earlier look learnt of a file, it need not learn again: its hash is kept
 look reads a listing, and the bytes of new files alone, each once.
 """
 
-import csv
-import fcntl
 import hashlib
-import io
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from tasks.data.labels import LABELS_NAME, label, read_labels
-from tasks.data.layout import Entry, read_layout
+from tasks.data.layout import Entry, read_layout, read_part, refuse_too_few
 from tasks.data.shards import ShardWriter, places
-from tasks.data.snapshot import Row, name_of, read_table, table
+from tasks.data.snapshot import Row, table
 from tasks.sources.addresses import TemporaryError, TransferError, TransferSettings, shown
+from tasks.sources.arrivals import archive_of, is_archive, read_archives, unpack
 from tasks.sources.collection import Listed, list_collection, read_listed, wait_until_settled
+from tasks.sources.memory import Known, Memory, Snapshot
 from tasks.sources.transfer import RetryPolicy, pause_seconds
 from tasks.stage.errors import InputError, OutageError
-from tasks.stage.files import replaced_file, write_text
 from tasks.stage.progress import Progress
 
 READERS = 16
@@ -30,85 +27,6 @@ BYTES_AT_ONCE = 64 << 20
 FILES_AT_ONCE = 512
 Answer = bytes | TransferError | None
 MAX_FILE_BYTES = 64 << 20  # as of an archive's members
-
-
-@dataclass(frozen=True)
-class Known:
-    """What a look learnt of a file: the mark of the version that it read, and that version's hash and size."""
-
-    mark: str
-    sha256: str
-    size: int
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """What a look found.
-
-    Attributes:
-        name: The sha256 of its table.
-        rows: An image each, sorted by path.
-        unsettled: Paths that changed while they were looked at, and are left for the next look.
-        remarks: What else is worth a sentence, as images without a label.
-    """
-
-    name: str
-    rows: tuple[Row, ...]
-    unsettled: tuple[str, ...] = ()
-    remarks: tuple[str, ...] = ()
-
-
-class Memory:
-    """What is kept of one collection on this machine, in a folder: shards, tables of snapshots, and hashes of files.
-
-    Used as a context manager: of two runs that look at once, one waits for the other.
-    """
-
-    def __init__(self, cache: Path, address: str) -> None:
-        self.folder = cache / f"collection-{hashlib.sha256(address.encode()).hexdigest()[:16]}"
-        self.shards = self.folder / "shards"
-        self._seen = self.folder / "seen.csv"
-
-    def __enter__(self) -> "Memory":
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.folder / "lock").open("w")
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.close()
-
-    def snapshot_path(self, name: str) -> Path:
-        """Return where the table of a snapshot is, if it is known here."""
-        return self.folder / "snapshots" / f"{name}.csv"
-
-    def snapshot(self, name: str | None) -> tuple[Row, ...] | None:
-        """Return a snapshot's rows, or None where it is not known here."""
-        path = self.snapshot_path(name or "none")
-        return tuple(read_table(path)) if path.exists() else None
-
-    def keep(self, data: bytes) -> str:
-        """Keep a snapshot's table; return the snapshot's name."""
-        name = name_of(data)
-        with replaced_file(self.snapshot_path(name)) as temporary:
-            temporary.write_bytes(data)
-        return name
-
-    def seen(self) -> dict[str, Known]:
-        """Return what is known of files by their paths; nothing where that is damaged, for it can be learnt again."""
-        try:
-            with self._seen.open(encoding="utf-8", newline="") as stream:
-                return {path: Known(mark, sha256, int(size)) for path, mark, sha256, size in csv.reader(stream)}
-        except (FileNotFoundError, ValueError, csv.Error):
-            return {}
-
-    def remember(self, seen: dict[str, Known]) -> None:
-        """Keep what is known of files."""
-        lines = io.StringIO(newline="")
-        csv.writer(lines, lineterminator="\n").writerows(
-            (path, known.mark, known.sha256, known.size) for path, known in sorted(seen.items())
-        )
-        write_text(self._seen, lines.getvalue())
 
 
 def look(address: str, memory: Memory, settings: TransferSettings, retry: RetryPolicy) -> Snapshot:
@@ -124,38 +42,60 @@ def look(address: str, memory: Memory, settings: TransferSettings, retry: RetryP
         InputError: It is not there, or its files do not lie as labelled images do (tasks/data/layout.py).
         OutageError: It is away for now; what was read is kept.
     """
-    listing = list_collection(address, settings)
-    before = memory.seen()
+    listing, before = list_collection(address, settings), memory.seen()
     files = [file for file in listing if file.path != LABELS_NAME]
     new = [file for file in files if file.path not in before or before[file.path].mark != file.mark]
     settled = wait_until_settled(new)
-    learnt = _learn(address, settled, memory, before, lambda file: _read(file, settings, retry))
-    seen = {file.path: known for file in files if (known := learnt.get(file.path) or before.get(file.path))}
+
+    def read(file: Listed) -> Answer:
+        return _read(file, settings, retry)
+
+    learnt = _learn(address, [file for file in settled if not is_archive(file.path)], memory, before, read)
+    unpacked = unpack([file for file in settled if is_archive(file.path)], memory, settings)
+    learnt |= unpacked.known
+    seen = _still_there({file.path for file in files}, before, learnt)
     memory.remember(seen)
-    unsettled = tuple(sorted({file.path for file in new} - learnt.keys()))
-    entries, remarks = _entries(address, listing, list(seen), lambda file: _read(file, settings, retry))
+    unsettled = tuple(sorted({file.path for file in new} - learnt.keys() - unpacked.damaged.keys()))
+    entries, remarks = _entries(address, listing, [path for path in seen if not is_archive(path)], read)
     rows = [Row(e.name, seen[e.name].sha256, seen[e.name].size, e.label, e.split or "", e.group) for e in entries]
-    return Snapshot(memory.keep(table(rows)), tuple(sorted(rows)), unsettled, remarks)
+    return Snapshot(memory.keep(table(rows)), tuple(sorted(rows)), unsettled, (*unpacked.remarks, *remarks))
+
+
+def _still_there(paths: set[str], before: dict[str, Known], learnt: dict[str, Known]) -> dict[str, Known]:
+    """Return what is known of the files that are there, and of such archives' images, in their newest version."""
+    found = {path: known for path, known in before.items() if archive_of(path) not in learnt} | learnt
+    return {path: known for path, known in found.items() if archive_of(path) in paths}
 
 
 def _entries(
     address: str, listing: Sequence[Listed], paths: list[str], read: Callable[[Listed], Answer]
 ) -> tuple[list[Entry], tuple[str, ...]]:
-    """Return which files are images of which class, and what is worth a sentence."""
+    """Return which files, and members of archives, are images of which class, and what is worth a sentence."""
     table_file = next((file for file in listing if file.path == LABELS_NAME), None)
+    plain = [path for path in paths if archive_of(path) == path]
     try:
+        if table_file is None and len(plain) == len(paths):
+            return read_layout(plain, []), ()
+        of_archives, remarks = read_archives(paths)
+        packed = {entry.name: entry for entry in of_archives}
         if table_file is None:
-            return read_layout(paths, []), ()
-        data = read(table_file)
-        if not isinstance(data, bytes):
-            kind = InputError if data is not None and not isinstance(data, TemporaryError) else OutageError
-            raise kind(f"{LABELS_NAME} cannot be read: {data or 'it changes while it is looked at'}")
-        labelled = label(paths, read_labels(data, PurePosixPath()), PurePosixPath())
+            found = [*(read_part(plain) if plain else []), *of_archives]
+        else:
+            data = read(table_file)
+            if not isinstance(data, bytes):
+                kind = InputError if data is not None and not isinstance(data, TemporaryError) else OutageError
+                raise kind(f"{LABELS_NAME} cannot be read: {data or 'it changes while it is looked at'}")
+            labels = read_labels(data, PurePosixPath())
+            of_plain = {name: entry for name, entry in labels.items() if name not in packed}
+            labelled = label(plain, of_plain, PurePosixPath())
+            found = [*labelled.entries, *(labels.get(name, entry) for name, entry in packed.items())]
+            remarks += labelled.remarks
+        refuse_too_few(found)
     except OutageError as error:
         raise OutageError(f"{shown(address)}: {error}") from error
     except InputError as error:
         raise InputError(f"{shown(address)}: {str(error).replace('the archive', 'the collection')}") from error
-    return labelled.entries, labelled.remarks
+    return found, remarks
 
 
 def _learn(

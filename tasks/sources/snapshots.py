@@ -1,6 +1,5 @@
 """A collection's snapshots: looked at anew, compared with the one before, and put where the stages read."""
 
-import hashlib
 import os
 import shutil
 from collections.abc import Sequence
@@ -10,8 +9,10 @@ from pathlib import Path
 from tasks.data.shards import SHARDS_NAME, ShardWriter, places
 from tasks.data.snapshot import SNAPSHOT_NAME, Changes, Row, changes
 from tasks.sources.addresses import TransferSettings, shown
+from tasks.sources.arrivals import archive_of, unpack
 from tasks.sources.collection import list_collection, read_listed
-from tasks.sources.look import Memory, Snapshot, look
+from tasks.sources.look import look
+from tasks.sources.memory import Memory, Snapshot, hash_of
 from tasks.sources.transfer import RetryPolicy
 from tasks.stage.errors import InputError
 
@@ -91,10 +92,13 @@ def place_snapshot(
 def _fetch(address: str, missing: Sequence[Row], memory: Memory, settings: TransferSettings) -> None:
     """Bring the bytes of images that the memory lost from where they lay, as far as they still are what they were."""
     wanted = {row.path: row.sha256 for row in missing}
+    archives = {archive_of(path) for path in wanted if archive_of(path) != path}
+    listing = list_collection(address, settings)
+    unpack([listed for listed in listing if listed.path in archives], memory, settings)
     with ShardWriter(memory.shards) as writer:
-        for listed in list_collection(address, settings):
+        for listed in listing:
             if listed.path in wanted and (data := read_listed(listed, settings)) is not None:
-                sha256 = hashlib.sha256(data).hexdigest()
+                sha256 = hash_of(data)
                 if sha256 == wanted[listed.path]:
                     writer.add(sha256, data)
 

@@ -78,11 +78,12 @@ def test_what_cannot_be_meant_is_refused_by_its_line(data: bytes, sentence: str)
         read_labels(data, HERE)
 
 
-def test_one_class_and_no_class_are_refused() -> None:
-    with pytest.raises(InputError, match="holds the one class 'cat'"):
-        labelled(["1.png"], "path,label\n1.png,cat\n")
-    with pytest.raises(InputError, match="holds no image"):
-        labelled(["1.png"], "path,label\n2.png,cat\n")
+def test_one_class_and_no_class_are_refused(tmp_path: Path) -> None:
+    (picture,) = colour_images(1, classes=("red",)).values()
+    for number, sentence in (("1", "holds the one class 'cat'"), ("2", "holds no image")):
+        files = {"1.png": picture, "labels.csv": f"path,label\n{number}.png,cat\n".encode()}
+        with pytest.raises(InputError, match=sentence):
+            read_folders(write_tar(tmp_path / f"{number}.tar", files), 32, tmp_path / "decoded")
 
 
 def test_the_highest_table_counts_and_its_paths_begin_where_it_lies(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from tasks.s3.client import connect
 from tasks.sources import look as looking
 from tasks.sources.addresses import TransferSettings
 from tasks.sources.collection import Listed, list_collection, read_listed
-from tasks.sources.look import Memory, Snapshot
+from tasks.sources.memory import Memory, Snapshot
 from tasks.sources.snapshots import look_again, place_snapshot, told
 from tasks.sources.transfer import RetryPolicy
 from tasks.stage.errors import InputError, OutageError
