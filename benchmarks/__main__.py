@@ -21,6 +21,7 @@ PARTS = (
     "registry_speed",
     "digits_accuracy",
     "gate_power",
+    "growth",
 )
 LONG_PARTS = ("accuracy_race", "time_to_accuracy", "recipe_accuracy", "best_curve")
 
