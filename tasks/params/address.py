@@ -1,9 +1,11 @@
-"""Which addresses download.url may have: whatever stands there is recorded, by git, dvc.lock and releases."""
+"""Which addresses parameters may have: whatever stands there is recorded, by git, dvc.lock and releases."""
 
 import re
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 DOWNLOAD_URL = "RETRAIN_DOWNLOAD_URL"  # holds the addresses that nothing may record
+BUCKET = r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"  # patterns of S3's names, without / at an end
+PREFIX = r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*"
 # What stands in the query of an address that anybody may know. Every other name may be a key's, of which there is no
 # end of names.
 OPEN_NAMES = frozenset(

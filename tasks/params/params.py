@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
 
+from tasks.params.address import BUCKET, PREFIX
 from tasks.params.data import DownloadParams, SplitParams
 from tasks.params.recipe import Recipe
 from tasks.params.retrain import RetrainParams
@@ -58,7 +59,7 @@ class TrainParams(Section):
     checkpoint_remote: (
         Annotated[
             str,
-            Field(pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._-]+)+$"),
+            Field(pattern=rf"^s3://{BUCKET}/{PREFIX}$"),
             AfterValidator(_without_dots),
         ]
         | None
@@ -110,8 +111,8 @@ class PublishParams(Section):
             again from the bucket. float32 on another machine rounds by about a millionth.
     """
 
-    bucket: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")]
-    prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$"), AfterValidator(_without_dots)]
+    bucket: Annotated[str, Field(pattern=rf"^{BUCKET}$")]
+    prefix: Annotated[str, Field(pattern=rf"^{PREFIX}$"), AfterValidator(_without_dots)]
     minimum_top1: Share = 0.0
     significance: Fraction = 0.05
     minimum_compared: Positive = 200

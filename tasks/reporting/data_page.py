@@ -2,10 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
+from tasks.reporting.pictures import page_template
 from tasks.stage.shown import percent
 
 TEMPLATE = "data_page.html.j2"
@@ -48,13 +46,5 @@ class DataPage:
 
 def render_data_page(page: DataPage) -> str:
     """Return the page's text."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["percent"] = percent
     images = sum(sum(counts[:3]) for counts in page.counts.values())
-    return environment.get_template(TEMPLATE).render(page=page, images=images)
+    return page_template(TEMPLATE, percent=percent).render(page=page, images=images)

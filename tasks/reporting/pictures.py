@@ -1,13 +1,29 @@
-"""Pictures inside a page: PNG files as data URIs, no larger than they are looked at."""
+"""What our pages are made of: templates that escape all they are given, and pictures inside the page."""
 
 import base64
 import io
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from numpy.typing import NDArray
 from PIL import Image
 
 MAX_PICTURE = 128  # pixels to which images are reduced where they are larger
+
+
+def page_template(name: str, **filters: Callable[..., str]) -> Template:
+    """Return a template of this folder in which every value is escaped, and a missing one an error."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= filters
+    return environment.get_template(name)
 
 
 def data_uri(png: bytes) -> str:

@@ -4,18 +4,16 @@ import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
 from tasks.evaluation.metrics import Calibration, Counts, Labels, Probabilities, class_scores, class_table, unmeasured
 from tasks.reporting import plots
-from tasks.reporting.pictures import data_uri, thumbnail
+from tasks.reporting.pictures import data_uri, page_template, thumbnail
 from tasks.stage.shown import DATASETS, percent
 
 TEMPLATE = "report.html.j2"
@@ -64,15 +62,7 @@ class Evaluated:
 
 def render_report(evaluated: Evaluated) -> str:
     """Return the page; equal inputs are equal text."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": _unbroken_percent, "plain": plain}
-    return environment.get_template(TEMPLATE).render(
+    return page_template(TEMPLATE, percent=_unbroken_percent, plain=plain).render(
         evaluated=evaluated,
         metrics=evaluated.metrics,
         training=evaluated.training,

@@ -47,7 +47,7 @@ class Checkpoint:
 
 
 class UnsoundError(Exception):
-    """A file is not a checkpoint of this run; the text is a sentence."""
+    """A file or an object is not the checkpoint that its name says; the text is a sentence."""
 
 
 def fingerprint(facts: dict[str, Any], sources: dict[str, Path]) -> str:

@@ -13,14 +13,13 @@ from typing import Any
 from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import BotoCoreError, ClientError
 
+from tasks.params.address import BUCKET, PREFIX
 from tasks.s3.client import MISSING, connect, error_code, storage_errors
 from tasks.stage.errors import InputError
 from tasks.stage.files import replaced_file, sha256_of
-from tasks.training.checkpoint import KEPT, NOTE
+from tasks.training.checkpoint import KEPT, NOTE, UnsoundError
 
-ADDRESS = re.compile(
-    r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/(?P<prefix>[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*)"
-)
+ADDRESS = re.compile(rf"s3://(?P<bucket>{BUCKET})/(?P<prefix>{PREFIX})")
 NAME = re.compile(r"step-(?P<step>\d{8,})-(?P<sha256>[0-9a-f]{64})\.npz")
 
 # One part is in memory at a time, from a file that stays open. boto3's own transfers open it anew for every part, which
@@ -32,10 +31,6 @@ DOWNLOAD = TransferConfig(multipart_threshold=PART_BYTES, multipart_chunksize=PA
 
 class AbandonedError(Exception):
     """The upload was given up between two parts, because nobody wants it any more."""
-
-
-class UnsoundError(Exception):
-    """An object is not what its name says; the text is a sentence for a person."""
 
 
 def parse_address(address: str) -> tuple[str, str]:

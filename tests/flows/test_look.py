@@ -1,6 +1,5 @@
 """The flow's first step on a collection: it is looked at where it is followed, and the run gets the pin."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -8,18 +7,14 @@ import pytest
 from flows.look import PIN, begun_with, is_followed, look, note_pin
 from flows.overrides import apply_overrides
 from flows.stages import StageError
-from tests.fixtures.archives import colour_images
+from tests.fixtures.archives import colour_images, write_files
 from tests.fixtures.dvc_project import REPOSITORY
 
 
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "params.yaml").write_bytes((REPOSITORY / "params.yaml").read_bytes())
-    for name, data in colour_images(4).items():
-        path = tmp_path / "photos" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-        os.utime(path, (1_000_000_000, 1_000_000_000))
+    write_files(tmp_path / "photos", colour_images(4))
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     return tmp_path
 

@@ -19,7 +19,7 @@ import pytest
 from infra.prefect_api import PrefectAPI
 from infra.process_group import group_lives
 from tests.fixtures import prefect_api
-from tests.fixtures.archives import colour_images
+from tests.fixtures.archives import colour_images, write_files
 from tests.fixtures.dvc_project import REPOSITORY, make_project
 
 PREFECT = [sys.executable, "-m", "prefect", "--no-prompt"]
@@ -188,11 +188,7 @@ def second_deployment(api: PrefectAPI, first: dict[str, Any]) -> str:
 
 
 def test_watch_asks_for_one_run_on_what_is_new_and_an_event_makes_it_look(stack: LocalStack) -> None:
-    for name, data in colour_images(4).items():
-        path = stack.folder.parent / "photos" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-        os.utime(path, (1_000_000_000, 1_000_000_000))
+    write_files(stack.folder.parent / "photos", colour_images(4))
     address = f"{(stack.folder.parent / 'photos').as_uri()}/"
     photos = {"download.dataset": "folders", "download.url": address}
     watching = prefect_api.ask(stack.api, "deployments/name/watch/watch")

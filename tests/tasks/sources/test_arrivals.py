@@ -1,6 +1,5 @@
 """Archives that arrive in a collection."""
 
-import os
 import tempfile
 import uuid
 from pathlib import Path
@@ -16,7 +15,7 @@ from tasks.sources.addresses import TransferSettings
 from tasks.sources.memory import Memory, Snapshot
 from tasks.sources.snapshots import place_snapshot
 from tasks.sources.transfer import RetryPolicy
-from tests.fixtures.archives import colour_images, write_tar, write_zip
+from tests.fixtures.archives import colour_images, write_files, write_tar, write_zip
 
 LONG_AGO = 1_000_000_000
 
@@ -28,17 +27,9 @@ def packed(name: str, files: dict[str, bytes]) -> bytes:
         return write_archive(Path(folder) / Path(name).name.lower(), files).read_bytes()
 
 
-def write(folder: Path, files: dict[str, bytes], when: float = LONG_AGO) -> None:
-    for name, data in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-        os.utime(path, (when, when))
-
-
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    write(tmp_path / "photos", colour_images(4))
+    write_files(tmp_path / "photos", colour_images(4))
     return tmp_path / "photos"
 
 
@@ -58,7 +49,7 @@ def address_of(folder: Path) -> str:
 @pytest.mark.parametrize("name", ["monday.zip", "2024/monday.tar.gz", "monday.TAR"])
 def test_an_archive_may_arrive_and_its_images_are_the_collections(photos: Path, tmp_path: Path, name: str) -> None:
     arrived = {f"monday/{path}": data for path, data in colour_images(3, classes=("red", "blue"), seed=5).items()}
-    write(photos, {name: packed(name, arrived | {"monday/README.md": b"hello"})})
+    write_files(photos, {name: packed(name, arrived | {"monday/README.md": b"hello"})})
     first = look(address_of(photos), tmp_path / "cache")
     inside = {row.path: row.label for row in first.rows if "!/" in row.path}
     assert inside == {f"{name}!/{path}": path.split("/")[1] for path in arrived}
@@ -67,7 +58,7 @@ def test_an_archive_may_arrive_and_its_images_are_the_collections(photos: Path, 
     assert look(address_of(photos), tmp_path / "other").name == first.name
     # A copy of its bytes as a file is the same image; another archive in its place is another set.
     (photos / name).unlink()
-    write(photos, {name: packed(name, dict(list(arrived.items())[:2]))}, when=LONG_AGO + 5)
+    write_files(photos, {name: packed(name, dict(list(arrived.items())[:2]))}, when=LONG_AGO + 5)
     second = look(address_of(photos), tmp_path / "cache")
     assert len([row for row in second.rows if "!/" in row.path]) == 2
     (photos / name).unlink()
@@ -76,7 +67,7 @@ def test_an_archive_may_arrive_and_its_images_are_the_collections(photos: Path, 
 
 def test_a_collection_may_hold_archives_alone(tmp_path: Path) -> None:
     for day, label in (("monday", "red"), ("tuesday", "blue")):
-        write(
+        write_files(
             tmp_path / "photos", {f"{day}.zip": packed("monday.zip", colour_images(3, classes=(label,), seed=len(day)))}
         )
     found = look(address_of(tmp_path / "photos"), tmp_path / "cache")
@@ -86,26 +77,26 @@ def test_a_collection_may_hold_archives_alone(tmp_path: Path) -> None:
 
 def test_a_damaged_arrival_is_said_and_tried_again(photos: Path, tmp_path: Path) -> None:
     whole = packed("monday.zip", colour_images(3, seed=5))
-    write(photos, {"monday.zip": whole[: len(whole) // 2], "loose.zip": packed("monday.zip", {"1.png": b"x"})})
+    write_files(photos, {"monday.zip": whole[: len(whole) // 2], "loose.zip": packed("monday.zip", {"1.png": b"x"})})
     found = look(address_of(photos), tmp_path / "cache")
     assert len(found.rows) == 12
     damaged, loose = sorted(found.remarks, reverse=True)
     assert damaged.startswith("monday.zip is left out: ")
     assert loose.startswith("loose.zip is left out: it's file '1.png' does not lie in <class>/<image>")
-    write(photos, {"monday.zip": whole}, when=LONG_AGO + 5)
+    write_files(photos, {"monday.zip": whole}, when=LONG_AGO + 5)
     assert len(look(address_of(photos), tmp_path / "cache").rows) == 12 + 9
 
 
 def test_labels_csv_reaches_into_archives(photos: Path, tmp_path: Path) -> None:
-    write(photos, {"monday.zip": packed("monday.zip", colour_images(1, classes=("red",), seed=5))})
-    write(photos, {"labels.csv": b"path,label\nmonday.zip!/red/00000.png,green\n"})
+    write_files(photos, {"monday.zip": packed("monday.zip", colour_images(1, classes=("red",), seed=5))})
+    write_files(photos, {"labels.csv": b"path,label\nmonday.zip!/red/00000.png,green\n"})
     found = look(address_of(photos), tmp_path / "cache")
     assert [row.label for row in found.rows if row.path.startswith("monday")] == ["green"]
     assert found.remarks == ()
 
 
 def test_what_the_memory_lost_of_an_archive_is_read_from_it_again(photos: Path, tmp_path: Path) -> None:
-    write(photos, {"monday.zip": packed("monday.zip", colour_images(3, classes=("red",), seed=5))})
+    write_files(photos, {"monday.zip": packed("monday.zip", colour_images(3, classes=("red",), seed=5))})
     found = look(address_of(photos), tmp_path / "cache")
     with Memory(tmp_path / "cache", address_of(photos)) as memory:
         for shard in memory.shards.iterdir():

@@ -23,7 +23,7 @@ from tasks.sources.memory import Memory, Snapshot
 from tasks.sources.snapshots import look_again, place_snapshot, told
 from tasks.sources.transfer import RetryPolicy
 from tasks.stage.errors import InputError, OutageError
-from tests.fixtures.archives import colour_images
+from tests.fixtures.archives import colour_images, write_files
 from tests.fixtures.faults import Fault
 from tests.fixtures.faulty_s3 import FaultyS3
 
@@ -32,18 +32,10 @@ RETRY = RetryPolicy(attempts=3, first_pause_seconds=0.01)
 LONG_AGO = 1_000_000_000
 
 
-def write(folder: Path, files: dict[str, bytes], when: float = LONG_AGO) -> None:
-    for name, data in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-        os.utime(path, (when, when))
-
-
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     folder = tmp_path / "photos"
-    write(folder, colour_images(4))
+    write_files(folder, colour_images(4))
     return folder
 
 
@@ -62,7 +54,7 @@ def address_of(folder: Path) -> str:
 
 def test_two_with_different_pasts_find_the_same_snapshot(photos: Path, tmp_path: Path) -> None:
     look(address_of(photos), tmp_path / "early")
-    write(photos, {"red/new.png": colour_images(1, seed=9)["red/00000.png"]})
+    write_files(photos, {"red/new.png": colour_images(1, seed=9)["red/00000.png"]})
     (photos / "blue/00001.png").unlink()
     (photos / "green/00002.png").rename(photos / "red/moved.png")
     early, late = (look(address_of(photos), tmp_path / name) for name in ("early", "late"))
@@ -75,7 +67,7 @@ def test_two_with_different_pasts_find_the_same_snapshot(photos: Path, tmp_path:
 
 def test_what_was_read_is_not_read_again(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     look(address_of(photos), tmp_path / "cache")
-    write(photos, {"red/new.png": colour_images(1, seed=9)["red/00000.png"]})
+    write_files(photos, {"red/new.png": colour_images(1, seed=9)["red/00000.png"]})
     read: list[str] = []
 
     def noted(file: Listed, how: TransferSettings) -> bytes | None:
@@ -97,7 +89,7 @@ def test_what_came_is_told_and_a_loss_too_great_is_refused(photos: Path, tmp_pat
 
     first = again(None)
     assert first.changes is None
-    write(photos, {"red/new.png": colour_images(1, seed=9)["red/00000.png"]})
+    write_files(photos, {"red/new.png": colour_images(1, seed=9)["red/00000.png"]})
     (photos / "blue/00001.png").unlink()
     (photos / "green/00002.png").rename(photos / "red/moved.png")
     (photos / "green/00001.png").rename(photos / "green/renamed.png")
@@ -124,7 +116,7 @@ def test_a_file_that_still_changes_is_left_for_the_next_look(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     growing = photos / "red/growing.png"
-    write(photos, {"red/growing.png": b"half"}, when=time.time())
+    write_files(photos, {"red/growing.png": b"half"}, when=time.time())
 
     def grow(_seconds: float) -> None:
         growing.write_bytes(b"half and more")
@@ -143,7 +135,7 @@ def test_links_and_clutter_are_no_part_of_it(photos: Path, tmp_path: Path) -> No
     with pytest.raises(InputError, match=r"has a file whose name has a control character: 'red/a\\nb.png'"):
         look(address_of(photos), tmp_path / "cache")
     (photos / "red/a\nb.png").unlink()
-    write(photos, {"red/.DS_Store": b"x", "@eaDir/red/0.png": b"x", "README.md": b"x"})
+    write_files(photos, {"red/.DS_Store": b"x", "@eaDir/red/0.png": b"x", "README.md": b"x"})
     assert len(look(address_of(photos), tmp_path / "cache").rows) == 12
 
 
@@ -191,7 +183,7 @@ with look.Memory(Path(sys.argv[2]), address) as memory:
 
 
 def test_a_look_that_is_killed_costs_nothing_but_time(photos: Path, tmp_path: Path) -> None:
-    write(photos, colour_images(60, seed=3))
+    write_files(photos, colour_images(60, seed=3))
     undisturbed = look(address_of(photos), tmp_path / "undisturbed")
     for milliseconds in (900, 1_100, 1_300, 1_500):
         command = [sys.executable, "-c", SLOWLY, address_of(photos), str(tmp_path / "killed")]
@@ -220,7 +212,7 @@ def test_an_s3_prefix_and_a_folder_of_the_same_images_are_the_same_snapshot(
 ) -> None:
     client = connect(object_store.environment)
     client.put_object(Bucket="retrain", Key=f"{prefix}/red/ü x.png", Body=(photos / "red/00000.png").read_bytes())
-    write(photos, {"red/ü x.png": (photos / "red/00000.png").read_bytes()})
+    write_files(photos, {"red/ü x.png": (photos / "red/00000.png").read_bytes()})
     there = look(f"s3://retrain/{prefix}/", tmp_path / "there", client)
     assert there == look(address_of(photos), tmp_path / "here")
     client.put_object(Bucket="retrain", Key=f"{prefix}/red/00001.png", Body=b"another")
@@ -255,8 +247,8 @@ def test_a_store_that_is_away_is_an_outage_and_what_was_read_stays(
 
 
 def test_labels_csv_wins_over_folders_and_is_read_anew_each_time(photos: Path, tmp_path: Path) -> None:
-    write(photos, {"labels.csv": b"path,label,group\nred/00000.png,green,p1\nlater.png,red,\n"})
-    write(photos, {"loose.png": next(iter(colour_images(1, seed=3).values()))})
+    write_files(photos, {"labels.csv": b"path,label,group\nred/00000.png,green,p1\nlater.png,red,\n"})
+    write_files(photos, {"loose.png": next(iter(colour_images(1, seed=3).values()))})
     first = look(address_of(photos), tmp_path / "cache")
     (corrected,) = (row for row in first.rows if row.path == "red/00000.png")
     assert (corrected.label, corrected.group) == ("green", "p1")
