@@ -17,6 +17,7 @@ from flows.artifacts import record_results
 from flows.commit import tag_commit
 from flows.conclusion import final_state
 from flows.drift import TRAIN
+from flows.fitting import fitting
 from flows.interrupted import interrupted_where_it_may_pass
 from flows.lineage import save_experiment
 from flows.look import PIN, begun_with, is_followed, note_pin
@@ -79,7 +80,7 @@ def retrain(
             skip_what_waits()
         put_back(folder, warn)
         tag_commit(folder)
-        values = dict(overrides or {})
+        values = fitting(overrides or {}, folder, get_run_logger().info)
         if is_followed(values):
             values[PIN] = _pinned(values, folder, deployed, note_group)
         with _set(values, folder, deployed):

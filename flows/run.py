@@ -18,6 +18,7 @@ from typing import cast
 from flows import stop_signal
 from flows.failures import StepError
 from flows.fallback import reachable_data
+from flows.fitting import fitting
 from flows.look import PIN, is_followed, look
 from flows.nothing_new import nothing_new
 from flows.outages import outlast
@@ -41,7 +42,7 @@ def run(given: Overrides) -> None:
         InputError: The parameters, the data or a server are not as they must be.
         SystemExit: A stage failed for another reason.
     """
-    overrides: Overrides = reachable_data(given, Path.cwd(), _say)
+    overrides: Overrides = reachable_data(fitting(given, Path.cwd(), _say), Path.cwd(), _say)
     with kept_unless_refused(overrides, (PIN,), Path.cwd(), _say):
         _run(overrides)
 

@@ -15,6 +15,7 @@ from prefect.states import Completed
 
 from flows.conclusion import NOT_NEEDED
 from flows.drift import TRAIN
+from flows.fitting import fitting
 from flows.interrupted import interrupted_where_it_may_pass
 from flows.look import PIN, is_followed
 from flows.overrides import overridden, put_back
@@ -47,10 +48,10 @@ def watch(deployment: str = "retrain/retrain", overrides: dict[str, Any] | None 
         StageError: The look or a stage failed.
     """
     folder, warn = Path.cwd(), get_run_logger().warning
-    values = dict(overrides or {})
     with exclusive_workspace(folder, HELD_SECONDS, warn) as note_group:
         skip_what_waits()
         put_back(folder, warn)
+        values = fitting(overrides or {}, folder, get_run_logger().info)
         if not is_followed(values):
             nothing = "there is nothing to watch: download.url is no collection, or download.follow is false"
             return Completed(name=NOTHING_NEW, message=nothing, data=nothing)

@@ -42,6 +42,7 @@ SPLIT_FOLDER = Path("data/split")
 MODEL_FOLDER = Path("model")
 CHECKPOINT_FOLDER = Path(".cache/checkpoints")
 CODE_FOLDERS = ("models", "training")
+FEW_STEPS = 100
 
 
 def train(
@@ -176,6 +177,12 @@ def _say_what_starts(run: Run, trainer: Trainer) -> None:
         f"{replicas} replica{'s' if replicas > 1 else ''}{on_hosts} ({', '.join(devices)})",
         flush=True,
     )
+    if trainer.total_steps < FEW_STEPS:
+        print(
+            f"that is {trainer.total_steps:,} steps in all, from which little is learnt: a recipe of smaller batches "
+            "or more epochs takes more (train.recipe=photos is for image folders)",
+            flush=True,
+        )
 
 
 def main() -> None:

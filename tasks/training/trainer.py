@@ -16,6 +16,7 @@ from tasks.params.recipe import Recipe
 from tasks.stage.errors import InputError, ResumableError
 from tasks.training.checkpoint import Checkpoint, History
 from tasks.training.cluster import Agreement, Cluster
+from tasks.training.divergence import runaway_weights
 from tasks.training.feed import DEFAULT_MEMORY, Epoch, Feed, Samples, Window, batches, build_feed, draw_epoch
 from tasks.training.lookahead import Lookahead
 from tasks.training.optimizer import build_optimizer
@@ -123,7 +124,7 @@ class Trainer:
 
         Raises:
             ResumableError: The run was asked to stop, and is saved; or a host is gone, and the last save stands.
-            InputError: The loss is NaN or infinite, or a device's memory is not enough.
+            InputError: The loss is NaN or infinite, weights grew past all bounds, or a device's memory is not enough.
         """
         result = Result(self._state.history, 0, self._state.step)
         try:
@@ -174,7 +175,7 @@ class Trainer:
                 break
             callbacks.on_epoch_begin(epoch)
             logs = {"epoch": float(epoch + 1), **self._train_epoch(epoch, result, saver), **self._validate()}
-            self._check_finite(logs["validation_loss"], "validation loss", saver)
+            self._check_finite(logs["validation_loss"], "validation loss", saver, runaway_weights(self.model))
             history.append(logs)
             result.epoch_seconds.append(result.seconds)
             self._state.totals = (0.0, 0.0, 0.0)
@@ -250,14 +251,12 @@ class Trainer:
         loss, right, seen = self._state.totals
         return {"train_loss": loss / seen, "train_top1": right / seen}
 
-    def _check_finite(self, loss: float, name: str, saver: Saver | None) -> None:
-        if not math.isfinite(loss):
+    def _check_finite(self, loss: float, name: str, saver: Saver | None, runaway: str | None = None) -> None:
+        if runaway or not math.isfinite(loss):
             step = self._state.step
-            rate = float(self._schedule(tf.constant(step - 1)))
-            raise InputError(
-                f"the {name} became {loss} in step {step} at learning rate {rate:g}; {self._standing(saver)}; "
-                "lower the rate"
-            )
+            rate, standing = float(self._schedule(tf.constant(step - 1))), self._standing(saver)
+            what = runaway if math.isfinite(loss) else f"the {name} became {loss}"
+            raise InputError(f"{what} in step {step} at learning rate {rate:g}; {standing}; lower the rate")
 
     def _standing(self, saver: Saver | None) -> str:
         if not self.cluster.is_chief:

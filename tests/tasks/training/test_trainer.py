@@ -297,6 +297,16 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_its_step(tmp_path: Pat
     )
 
 
+def test_weights_that_run_away_stop_the_run_while_the_loss_is_still_a_number() -> None:
+    optimizer = {"name": "sgd", "learning_rate": 1e-9, "momentum": 0.0}
+    changes: dict[str, Any] = {"epochs": 1, "batch_size": 60, "schedule": {}, "lookahead": None}
+    engine = trainer(**changes, precision="float32", optimizer=optimizer)
+    bias = engine.model.trainable_weights[-1]
+    bias.assign(np.full(bias.shape, 3e5, np.float32))  # the same for every class: the loss is as it was
+    with pytest.raises(InputError, match=rf"the weights {bias.path} reached 3e\+05 in step 1 at learning rate 1e-09; "):
+        engine.fit()
+
+
 def test_a_last_step_into_nothing_stops_the_run_too() -> None:
     # One step in all: its loss is that of the first weights, and the rate makes the next ones useless.
     optimizer = {"name": "sgd", "learning_rate": 1e38, "momentum": 0.9}

@@ -1,0 +1,52 @@
+"""What goes with a data set that a run names."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.fitting import GOES_WITH, fitting
+from flows.overrides import apply_overrides, preview
+from tests.fixtures.dvc_project import REPOSITORY
+
+PHOTOS = {"download.dataset": "folders", "download.url": "file:///photos.zip"}
+COLLECTION = {"download.dataset": "folders", "download.url": "file:///photos/"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    shutil.copy(REPOSITORY / "params.yaml", tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("given", "added"),
+    [
+        ({}, {}),
+        ({"train.seed": 3}, {}),
+        (PHOTOS, {"train.recipe": "photos", "split.image_size": 64, "download.sha256": None}),
+        (COLLECTION, {"train.recipe": "photos", "split.image_size": 64}),  # the look finds its pin
+        ({**COLLECTION, "train.recipe": "fast", "split.image_size": 32}, {}),
+        ({**PHOTOS, "download.sha256": "0" * 64}, {"train.recipe": "photos", "split.image_size": 64}),
+    ],
+)
+def test_what_goes_with_a_data_set_is_added_and_said(
+    folder: Path, given: dict[str, Any], added: dict[str, Any]
+) -> None:
+    said: list[str] = []
+    assert fitting(given, folder, said.append) == {**given, **added}
+    assert len(said) == bool(added)
+    assert all(key in said[0] for key in added)
+
+
+def test_a_data_set_that_stays_keeps_what_a_person_chose(folder: Path) -> None:
+    apply_overrides({**COLLECTION, "train.recipe": "fast"}, folder / "params.yaml")
+    assert fitting(COLLECTION, folder, print) == COLLECTION
+    assert fitting({}, folder, print) == {}
+
+
+def test_what_goes_with_each_data_set_is_valid(folder: Path) -> None:
+    for dataset, values in GOES_WITH.items():
+        params = preview({**PHOTOS, "download.dataset": dataset, **values}, folder / "params.yaml")
+        assert params.download.dataset == dataset
