@@ -42,21 +42,25 @@ def run(given: Overrides) -> None:
         InputError: The parameters, the data or a server are not as they must be.
         SystemExit: A stage failed for another reason.
     """
-    overrides: Overrides = reachable_data(fitting(given, Path.cwd(), _say), Path.cwd(), _say)
-    with kept_unless_refused(overrides, (PIN,), Path.cwd(), _say):
+    folder, remarks = Path.cwd(), list[str]()
+    overrides: Overrides = reachable_data(fitting(given, folder, remarks.append), folder, _say)
+    check_dvc(folder)
+    check_git(folder)
+    store_elsewhere = any(os.environ.get(name) for name in CHOSEN_ELSEWHERE)
+    if store_elsewhere:
+        from tasks.s3.client import check_credentials  # noqa: PLC0415 - with boto3 a second to import
+
+        check_credentials()
+    for remark in remarks:
+        _say(remark)
+    if not store_elsewhere:
+        _say("starting the object store …")
+        ObjectStore().start()
+    with kept_unless_refused(overrides, (PIN,), folder, _say):
         _run(overrides)
 
 
 def _run(overrides: Overrides) -> None:
-    check_dvc(Path.cwd())
-    check_git(Path.cwd())
-    if any(os.environ.get(name) for name in CHOSEN_ELSEWHERE):
-        from tasks.s3.client import check_credentials  # noqa: PLC0415 - with boto3 a second to import
-
-        check_credentials()
-    else:
-        print("starting the object store …", flush=True)
-        ObjectStore().start()
     overrides = _followed(overrides, Path.cwd())
     if not PrefectServer().is_running() and (unchanged := nothing_new(overrides, Path.cwd())) is not None:
         print("nothing is new, so Prefect is not started")
