@@ -18,18 +18,18 @@ GOES_WITH: dict[str, dict[str, Any]] = {
 }
 
 
-def fitting(given: Overrides, folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
+def fitting(given: Overrides, say: Callable[[str], None], path: Path = PARAMS_FILE) -> dict[str, Any]:
     """Return a run's values with those that go with its data set, where that is another than params.yaml's.
 
     Args:
         given: The values that were asked for.
-        folder: Of params.yaml.
         say: Gets a line that names what was added.
+        path: Of params.yaml.
 
     Raises:
         InputError: params.yaml with the values given is not valid.
     """
-    before, after = preview({}, folder / PARAMS_FILE), preview(given, folder / PARAMS_FILE)
+    before, after = preview({}, path), preview(given, path)
     if after.download.dataset == before.download.dataset:
         return dict(given)
     added = {key: value for key, value in GOES_WITH.get(after.download.dataset, {}).items() if key not in given}

@@ -80,7 +80,7 @@ def retrain(
             skip_what_waits()
         put_back(folder, warn)
         tag_commit(folder)
-        values = fitting(overrides or {}, folder, get_run_logger().info)
+        values = fitting(overrides or {}, get_run_logger().info)
         if is_followed(values):
             values[PIN] = _pinned(values, folder, deployed, note_group)
         with _set(values, folder, deployed):

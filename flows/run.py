@@ -43,7 +43,7 @@ def run(given: Overrides) -> None:
         SystemExit: A stage failed for another reason.
     """
     folder, remarks = Path.cwd(), list[str]()
-    overrides: Overrides = reachable_data(fitting(given, folder, remarks.append), folder, _say)
+    overrides: Overrides = reachable_data(fitting(given, remarks.append), folder, _say)
     check_dvc(folder)
     check_git(folder)
     store_elsewhere = any(os.environ.get(name) for name in CHOSEN_ELSEWHERE)

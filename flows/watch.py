@@ -51,7 +51,7 @@ def watch(deployment: str = "retrain/retrain", overrides: dict[str, Any] | None 
     with exclusive_workspace(folder, HELD_SECONDS, warn) as note_group:
         skip_what_waits()
         put_back(folder, warn)
-        values = fitting(overrides or {}, folder, get_run_logger().info)
+        values = fitting(overrides or {}, get_run_logger().info)
         if not is_followed(values):
             nothing = "there is nothing to watch: download.url is no collection, or download.follow is false"
             return Completed(name=NOTHING_NEW, message=nothing, data=nothing)

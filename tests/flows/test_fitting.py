@@ -35,15 +35,15 @@ def test_what_goes_with_a_data_set_is_added_and_said(
     folder: Path, given: dict[str, Any], added: dict[str, Any]
 ) -> None:
     said: list[str] = []
-    assert fitting(given, folder, said.append) == {**given, **added}
+    assert fitting(given, said.append, folder / "params.yaml") == {**given, **added}
     assert len(said) == bool(added)
     assert all(key in said[0] for key in added)
 
 
 def test_a_data_set_that_stays_keeps_what_a_person_chose(folder: Path) -> None:
     apply_overrides({**COLLECTION, "train.recipe": "fast"}, folder / "params.yaml")
-    assert fitting(COLLECTION, folder, print) == COLLECTION
-    assert fitting({}, folder, print) == {}
+    assert fitting(COLLECTION, print, folder / "params.yaml") == COLLECTION
+    assert fitting({}, print, folder / "params.yaml") == {}
 
 
 def test_what_goes_with_each_data_set_is_valid(folder: Path) -> None:
