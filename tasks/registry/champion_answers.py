@@ -62,7 +62,8 @@ class CurrentTestSet:
         return answers
 
     def _asked(self, champion: Manifest) -> Probabilities:
-        from tasks.model_files.files import load_model  # noqa: PLC0415  TensorFlow takes seconds to load
+        import tasks.stage.quiet_tensorflow  # noqa: F401, PLC0415  TensorFlow takes seconds to load, and must be quiet
+        from tasks.model_files.files import load_model  # noqa: PLC0415
 
         with tempfile.TemporaryDirectory(prefix="champion-") as name:
             folder = Path(name) / "release"

@@ -92,7 +92,7 @@ def tells_cohorts(champion: Opponent, scope: Scope) -> Finding:
         rule="tells_cohorts",
         passed=True,
         sentence=(
-            f"of {came.images:,} test images that came since {champion.name} was made, it answers "
+            f"of {came.images:,} test images that came since the champion {champion.id} was made, it answers "
             f"{_share(came.theirs, came)} rightly and this release {_share(came.ours, came)}; of the {core.images:,} "
             f"that were there, {_share(core.theirs, core)} and {_share(core.ours, core)}"
         ),
