@@ -17,7 +17,7 @@ from tasks.data.names import IMAGE_SUFFIXES, is_clutter, member_name
 from tasks.stage.errors import InputError
 
 LABELS_NAME = "labels.csv"
-MAX_LABELS_BYTES = 1 << 30
+MAX_LABELS_BYTES = 256 << 20  # a million images have a hundred
 REQUIRED, OPTIONAL = ("path", "label"), ("group", "split")
 
 

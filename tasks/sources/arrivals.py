@@ -5,6 +5,7 @@ is left out and said, and tried again by the next look; so is one whose images d
 """
 
 import contextlib
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -49,7 +50,7 @@ def is_archive(path: str) -> bool:
 
 def archive_of(path: str) -> str:
     """Return the path of the archive in which an image lies, or its own path where that is none."""
-    return path.partition(MEMBER)[0]
+    return _parts(path)[0]
 
 
 def unpack(archives: Sequence[Listed], memory: Memory, settings: TransferSettings) -> Unpacked:
@@ -73,8 +74,8 @@ def read_archives(paths: Sequence[str]) -> tuple[list[Entry], tuple[str, ...]]:
     """Return the images of archives, each archive by its own folders, and why some archives are left out."""
     of_archive: dict[str, list[str]] = {}
     for path in paths:
-        archive, mark, member = path.partition(MEMBER)
-        if mark:
+        archive, member = _parts(path)
+        if member:
             of_archive.setdefault(archive, []).append(member)
     found, remarks = list[Entry](), list[str]()
     for archive, inside in of_archive.items():
@@ -85,6 +86,13 @@ def read_archives(paths: Sequence[str]) -> tuple[list[Entry], tuple[str, ...]]:
             continue
         found += [Entry(f"{archive}{MEMBER}{entry.name}", entry.split, entry.label) for entry in entries]
     return found, tuple(remarks)
+
+
+def _parts(path: str) -> tuple[str, str]:
+    """Return an archive and its member; the path itself and nothing where it names none: a folder may end with `!`."""
+    marks = (mark.start() for mark in re.finditer(MEMBER, path))
+    place = next((place for place in marks if is_archive(path[:place])), len(path))
+    return path[:place], path[place + len(MEMBER) :]
 
 
 def _pack(archive: Listed, path: Path, writer: ShardWriter, packed: set[str]) -> Iterator[tuple[str, Known]]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
 
-from tasks.data.labels import LABELS_NAME, label, read_labels
+from tasks.data.labels import LABELS_NAME, MAX_LABELS_BYTES, label, read_labels
 from tasks.data.layout import Entry, read_layout, read_part, refuse_too_few
 from tasks.data.shards import ShardWriter, places
 from tasks.data.snapshot import Row, table
@@ -81,6 +81,8 @@ def _entries(
         if table_file is None:
             found = [*(read_part(plain) if plain else []), *of_archives]
         else:
+            if table_file.size > MAX_LABELS_BYTES:
+                raise InputError(f"{LABELS_NAME} of {table_file.size:,} bytes is too large to read")
             data = read(table_file)
             if not isinstance(data, bytes):
                 kind = InputError if data is not None and not isinstance(data, TemporaryError) else OutageError

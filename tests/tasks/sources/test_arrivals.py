@@ -115,3 +115,12 @@ def test_an_archive_in_a_bucket_is_read_too(object_store: ObjectStore, tmp_path:
     found = look(f"s3://retrain/{prefix}/", tmp_path / "cache", client)
     assert len(found.rows) == 6 + 2
     assert not list(tmp_path.rglob("arriving.tmp"))
+
+
+def test_a_folder_whose_name_ends_with_a_mark_is_no_archive(photos: Path, tmp_path: Path) -> None:
+    write_files(photos, colour_images(3, classes=("wow!",), seed=5))
+    write_files(photos, {"new!/monday.zip": packed("monday.zip", colour_images(2, classes=("red",), seed=6))})
+    found = look(address_of(photos), tmp_path / "cache")
+    assert sum(row.label == "wow!" for row in found.rows) == 3
+    assert sum(row.path.startswith("new!/monday.zip!/red/") for row in found.rows) == 2
+    assert look(address_of(photos), tmp_path / "cache").name == found.name
