@@ -16,7 +16,7 @@ from tasks.stage.quiet_tensorflow import keras, tf
 from tasks.data.arrays import load_split_record
 from tasks.model_files.configuration import check_layers
 from tasks.model_files.files import save_model
-from tasks.models.build import build_model, whiten
+from tasks.models.build import build_model, load_pretrained, whiten
 from tasks.params.params import TrainParams, load_params
 from tasks.params.recipe import Recipe
 from tasks.stage.errors import InputError, run_command
@@ -39,6 +39,7 @@ from tasks.training.saver import Saver, warn_on_stderr
 from tasks.training.trainer import Result, Trainer
 
 SPLIT_FOLDER = Path("data/split")
+WEIGHTS_FOLDER = Path("data/weights")
 MODEL_FOLDER = Path("model")
 CHECKPOINT_FOLDER = Path(".cache/checkpoints")
 CODE_FOLDERS = ("models", "training")
@@ -46,7 +47,12 @@ FEW_STEPS = 100
 
 
 def train(
-    params: TrainParams, recipe: Recipe, split: Path, output: Path, checkpoints: Path = CHECKPOINT_FOLDER
+    params: TrainParams,
+    recipe: Recipe,
+    split: Path,
+    output: Path,
+    checkpoints: Path = CHECKPOINT_FOLDER,
+    weights: Path = WEIGHTS_FOLDER,
 ) -> None:
     """Train a model on `split` and write it and its history to the folder `output`.
 
@@ -59,6 +65,7 @@ def train(
         split: Folder with split.json and the training and validation arrays, uint8 (N, H, W, 3) and int32 (N,).
         output: Folder that gets model.keras and what belongs to it; see the README's contracts.
         checkpoints: Folder of all runs' checkpoints.
+        weights: Folder of the pretrained weights, where the recipe begins from such.
 
     Raises:
         InputError: A device is not there, the replicas do not divide the batch size, the data do not fit, or the
@@ -66,7 +73,7 @@ def train(
         ResumableError: SIGTERM or Ctrl-C stopped the run, or a host is gone; the same call goes on.
     """
     cluster, record = read_cluster(), load_split_record(split)
-    makings = makings_of(params, recipe, record)
+    makings = makings_of(params, recipe, record, weights)
     folder = CheckpointFolder(checkpoints, makings.fingerprint)
     with contextlib.ExitStack() as stack:
         interruption = stack.enter_context(interruptible())
@@ -79,7 +86,7 @@ def train(
         check_batch_size(params, recipe, strategy.num_replicas_in_sync)
         run = prepare(params, recipe, split, record, makings)
         run = agreed(run, begun.get("precision"), Agreement(strategy, cluster))
-        trainer = _trainer(run, strategy, cluster)
+        trainer = _trainer(run, strategy, cluster, weights)
         trainer.stop_requested = interruption.requested
         if cluster.is_chief:
             _lead(run, trainer, output, checkpoints, remote)
@@ -111,7 +118,7 @@ def _follow(run: Run, trainer: Trainer, checkpoints: Path) -> None:
     trainer.fit(saver)
 
 
-def _trainer(run: Run, strategy: tf.distribute.Strategy, cluster: Cluster) -> Trainer:
+def _trainer(run: Run, strategy: tf.distribute.Strategy, cluster: Cluster, weights: Path) -> Trainer:
     recipe, record = run.recipe, run.record
     keras.utils.set_random_seed(run.params.seed)
     keras.config.set_dtype_policy(POLICIES[run.precision])
@@ -119,6 +126,7 @@ def _trainer(run: Run, strategy: tf.distribute.Strategy, cluster: Cluster) -> Tr
         shape = (None, None, record.image_shape[2]) if recipe.augment.shrink else record.image_shape
         model = build_model(recipe.model, shape, len(record.classes), run.statistics)
         check_layers(model.to_json().encode())  # now, and not after hours, when the trained model is loaded
+        load_pretrained(model, recipe.model, weights)
         whiten(model, recipe.model, run.training.images, run.statistics, run.params.seed)
     training, validation = (Samples(arrays.images, arrays.labels) for arrays in (run.training, run.validation))
     mean_pixel = tuple(round(value) for value in run.statistics.mean)

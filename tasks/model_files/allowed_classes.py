@@ -74,6 +74,12 @@ def _separable_convolution(config: Config, inputs: Shape) -> list[Shape]:
     return [depthwise, (1, 1, multiplier * inputs[-1], filters), *_bias(config, filters)]
 
 
+def _normalized_convolution(config: Config, inputs: Shape) -> list[Shape]:
+    channels, side = inputs[-1], _count(config, "kernel_size")
+    filters = None if config.get("filters") is None else _count(config, "filters")
+    return [(side, side, channels, filters or 1), *[(filters or channels,)] * 4]
+
+
 def _whitening_convolution(config: Config, inputs: Shape) -> list[Shape]:
     filters = _count(config, "filters")
     return [(2, 2, inputs[-1], filters), (filters,)]
@@ -144,6 +150,9 @@ LAYERS: dict[Identity, Kind] = {
     ),
     ("tasks.models.layers", "WhiteningConvolution", "retrain>WhiteningConvolution"): _layer(
         "filters", _whitening_convolution
+    ),
+    ("tasks.models.normalized_convolution", "NormalizedConvolution", "retrain>NormalizedConvolution"): _layer(
+        "filters kernel_size strides epsilon", _normalized_convolution
     ),
     ("tasks.models.convolution", "Convolution", "retrain>Convolution"): _layer(_FILTERED + _KERNEL, _convolution),
     ("keras.layers", "Conv2D", None): _layer(_FILTERED + _KERNEL, _convolution),

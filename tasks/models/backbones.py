@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from tasks.models.convolution import Convolution
+from tasks.models.efficientnet_lite import SIZES, efficientnet_lite
 from tasks.models.gelu import gelu
 from tasks.models.layers import BatchNormalization, PartialIdentity, WhiteningConvolution
 from tasks.models.weights_file import stored_shapes
@@ -63,7 +64,17 @@ def resnet50(images: keras.KerasTensor, params: ModelParams) -> keras.KerasTenso
     return _application(keras.applications.ResNet50, images, params)
 
 
-BACKBONES: dict[str, Base] = {"airbench": airbench, "vgg16": vgg16, "resnet50": resnet50}
+def pretrained_lite(images: keras.KerasTensor, params: ModelParams) -> keras.KerasTensor:
+    """EfficientNet-Lite (arXiv 1905.11946) of the size that params.base names; its weights are loaded afterwards."""
+    return efficientnet_lite(images, SIZES[params.base], params.frozen_stages)
+
+
+BACKBONES: dict[str, Base] = {
+    "airbench": airbench,
+    "vgg16": vgg16,
+    "resnet50": resnet50,
+    **dict.fromkeys(SIZES, pretrained_lite),
+}
 
 
 def activation(name: str) -> Callable[[Any], Any] | str:

@@ -1,5 +1,7 @@
 """Put a base and a head together: uint8 images in, probabilities out, with the preprocessing inside."""
 
+from pathlib import Path
+
 import keras
 import numpy as np
 from numpy.typing import NDArray
@@ -7,11 +9,15 @@ from numpy.typing import NDArray
 from tasks.models.backbones import BACKBONES
 from tasks.models.heads import HEADS
 from tasks.models.layers import PixelScaling, WhiteningConvolution
+from tasks.models.pretrained import FILE_NAME, PRETRAINED
+from tasks.models.torch_weights import load_torch_weights
 from tasks.models.whitening import PixelStatistics, whitening_kernel
 from tasks.params.recipe import ModelParams
 
 # Caffe's means of ImageNet in BGR order, as keras.applications scales for VGG16 and ResNet50.
 IMAGENET_MEAN_BGR = [103.939, 116.779, 123.68]
+# As EfficientNet-Lite was trained.
+SYMMETRIC_MEAN, SYMMETRIC_DEVIATION = [127.0] * 3, [128.0] * 3
 
 
 def build_model(
@@ -57,10 +63,22 @@ def whiten(
             layer.kernel.assign(whitening_kernel(np.asarray(sample), statistics, layer.SIZE, params.whitening.epsilon))
 
 
+def load_pretrained(model: keras.Model, params: ModelParams, folder: Path) -> None:
+    """Give a model the weights that the stage `weights` has put into `folder`, where its base begins from such.
+
+    Raises:
+        InputError: They are missing, damaged, or not of this network.
+    """
+    if params.base in PRETRAINED:
+        load_torch_weights(model, folder / FILE_NAME)
+
+
 def _scaling(params: ModelParams, statistics: PixelStatistics) -> PixelScaling:
     channels = len(statistics.mean)
     if params.scaling == "standard":
         return PixelScaling(list(statistics.mean), list(statistics.std), name="scaling")
+    if params.scaling == "imagenet" and params.base in PRETRAINED:
+        return PixelScaling(SYMMETRIC_MEAN, SYMMETRIC_DEVIATION, name="scaling")
     if params.scaling == "imagenet":
         return PixelScaling(IMAGENET_MEAN_BGR, [1.0] * 3, reverse_channels=True, name="scaling")
     return PixelScaling([0.0] * channels, [255.0] * channels, name="scaling")

@@ -35,4 +35,14 @@ def linear(features: keras.KerasTensor, classes: int, params: ModelParams) -> ke
     return keras.layers.Rescaling(params.logit_scale, name="logits")(x)
 
 
+# The names of all layers of every head that have weights; what is not among them belongs to the backbone.
+LAYERS = frozenset(
+    {"residual_convolution", "residual_norm", "shortcut_convolution", "shortcut_norm", "unscaled_logits", "logits"}
+)
+
 HEADS: dict[str, Head] = {"residual_separable": residual_separable, "linear": linear}
+
+
+def backbone_weights(model: keras.Model) -> list[str]:
+    """Return the paths of the trained weights of a model that are not its head's."""
+    return [weight.path for layer in model.layers if layer.name not in LAYERS for weight in layer.trainable_weights]

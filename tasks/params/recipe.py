@@ -21,6 +21,9 @@ SETTINGS: dict[str, dict[str, frozenset[str]]] = {
     "base": {
         "vgg16": frozenset({"weights", "batch_norm", "batch_norm_momentum"}),
         "resnet50": frozenset({"weights"}),
+        **dict.fromkeys(
+            ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"), frozenset({"weights", "frozen_stages"})
+        ),
         "airbench": frozenset({"widths", "activation", "convolutions", "whitening", "batch_norm_momentum"}),
     },
     "head": {"residual_separable": frozenset(), "linear": frozenset({"pooling", "logit_scale"})},
@@ -31,9 +34,12 @@ class ModelParams(Section):
     """Base and head of the network.
 
     Attributes:
-        base: `vgg16`, `resnet50` (keras.applications, without top) or `airbench` (the convnet of the fast recipe).
+        base: `vgg16`, `resnet50` (keras.applications, without top), `airbench` (the convnet of the fast recipe), or
+            `efficientnet_lite0`, `efficientnet_lite1`, `efficientnet_lite2`, which begin from pretrained weights.
         head: `residual_separable` (the notebook's block) or `linear`.
-        weights: `none`, `imagenet` or a path to a `.weights.h5` file, for vgg16 and resnet50.
+        weights: `none`, `imagenet` or a path: to a `.weights.h5` file for vgg16 and resnet50, to a `.pth` file, as
+            PyTorch writes one, for efficientnet_lite0 to 2.
+        frozen_stages: Of efficientnet_lite0 to 2: the stem and so many stages, of seven, keep their weights.
         scaling: How uint8 pixels become numbers: `unit` ([0, 1]), `standard` (training mean and standard deviation
             per channel), `imagenet` (as the base's own ImageNet weights want them).
         widths: Filters of the three groups of `airbench`.
@@ -46,7 +52,7 @@ class ModelParams(Section):
         batch_norm: Whether `vgg16` normalizes after every convolution, which then has no bias.
     """
 
-    base: Literal["vgg16", "resnet50", "airbench"]
+    base: Literal["vgg16", "resnet50", "airbench", "efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"]
     head: Literal["residual_separable", "linear"]
     weights: str = "none"
     scaling: Literal["unit", "standard", "imagenet"] = "unit"
@@ -57,6 +63,7 @@ class ModelParams(Section):
     batch_norm_momentum: Share = 0.6
     convolutions: Annotated[int, Field(ge=2, le=3)] = 2
     batch_norm: bool = False
+    frozen_stages: Annotated[int, Field(ge=0, le=7)] = 0
     whitening: Whitening = Whitening()
 
     @model_validator(mode="after")
@@ -75,6 +82,8 @@ class ModelParams(Section):
     def _weights_fit(self) -> "ModelParams":
         if self.batch_norm and (self.base != "vgg16" or self.weights != "none"):
             raise ValueError("batch_norm = true is for base vgg16 with weights none")
+        if self.base.startswith("efficientnet_lite") and self.weights == "none":
+            raise ValueError(f"{self.base} keeps its batch norm's statistics: weights is imagenet or a .pth file")
         return self
 
 
@@ -86,7 +95,7 @@ class LossParams(Section):
 
 
 class OptimizerParams(Section):
-    """Adam as Keras defines it, SGD with Nesterov momentum and L2, or Muon for kernels and that SGD for the rest.
+    """Adam as Keras defines it, AdamW, SGD with Nesterov momentum and L2, or Muon for kernels with that SGD.
 
     Attributes:
         learning_rate: Peak rate, for a mean loss.
@@ -94,15 +103,20 @@ class OptimizerParams(Section):
         l2: Added to the gradient of the mean loss: l2 × weight.
         batch_norm_rate_factor: Rate of batch norm's betas over `learning_rate`; their L2 is `l2` over this factor.
         kernel_rate, kernel_momentum: Of Muon, for the kernels of convolutions; the schedule is the common one.
+        weight_decay: Of AdamW, for kernels: what the rate times this takes off a weight a step.
+        input_rate_factor: Of AdamW: the rate of the first layer over that of the last; in between it falls by equal
+            factors from layer to layer.
     """
 
-    name: Literal["adam", "sgd", "muon"]
+    name: Literal["adam", "adamw", "sgd", "muon"]
     learning_rate: Annotated[float, Field(gt=0)]
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
     l2: NonNegative = 0.0
     batch_norm_rate_factor: Annotated[float, Field(gt=0)] = 1.0
     kernel_rate: Annotated[float, Field(gt=0)] = 0.24
     kernel_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.6
+    weight_decay: NonNegative = 0.0
+    input_rate_factor: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
 class ScheduleParams(Section):
@@ -110,13 +124,13 @@ class ScheduleParams(Section):
 
     Attributes:
         name: `constant`, or `triangle`: from `start` × peak to the peak over the first `warmup` share of the steps,
-            then linearly to `end` × peak.
+            then linearly to `end` × peak; or `cosine`, which falls by half a cosine instead.
         reduce_factor, reduce_patience: After this many epochs without a lower validation loss the rate is multiplied
             by the factor; a patience of 0 switches it off.
         stop_patience: After this many epochs without a lower validation loss training stops; 0 switches it off.
     """
 
-    name: Literal["constant", "triangle"] = "constant"
+    name: Literal["constant", "triangle", "cosine"] = "constant"
     start: NonNegative = 0.2
     warmup: Share = 0.23
     end: NonNegative = 0.07
@@ -137,13 +151,14 @@ class AugmentParams(Section):
 
     Attributes:
         crop: Pixels of reflect padding; a window of the image's size is cut at a random offset.
-        flip: `none`, `random`, or `alternating`: random in the first epoch, then the other way round every epoch.
+        flip: `none`, `random`, `both` (random, and upside down at random too), or `alternating`: random in the first
+            epoch, then the other way round every epoch.
         cutout: Side in pixels of a square set to the mean; 0 switches it off.
         shrink: Progressive resizing, as fast.ai's DAWNBench entries had it; null for none.
     """
 
     crop: Annotated[int, Field(ge=0, le=64)] = 0
-    flip: Literal["none", "random", "alternating"] = "none"
+    flip: Literal["none", "random", "both", "alternating"] = "none"
     cutout: Annotated[int, Field(ge=0, le=256)] = 0
     shrink: Shrinking | None = None
 
@@ -168,6 +183,8 @@ class Recipe(Section):
         drop_last: Leave out an epoch's last short batch.
         precision: `float32`, `bfloat16`, `float64`, or `auto`: bfloat16 where the processor computes it natively.
         select: `best` keeps the weights of the lowest validation loss, `last` those of the last step.
+        head_epochs: For so many epochs at first only the head is trained: what a new head, which knows nothing yet,
+            would ask of pretrained layers is not worth following.
     """
 
     epochs: Annotated[float, Field(gt=0)]
@@ -175,6 +192,7 @@ class Recipe(Section):
     drop_last: bool = False
     precision: Literal["auto", "float32", "bfloat16", "float64"] = "float32"
     select: Literal["best", "last"] = "best"
+    head_epochs: NonNegative = 0.0
     model: ModelParams
     loss: LossParams
     optimizer: OptimizerParams

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tasks.params.recipe import AugmentParams
 
 # Part of the seed: a new purpose goes to the end, or every run's draws change.
-ORDER, ROWS, COLUMNS, FLIP, CUTOUT_ROWS, CUTOUT_COLUMNS = range(6)
+ORDER, ROWS, COLUMNS, FLIP, CUTOUT_ROWS, CUTOUT_COLUMNS, UPSIDE_DOWN = range(7)
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,14 @@ class Draws:
     Attributes:
         rows, columns: (N,) int32, offset of the crop, from -crop to +crop.
         flip: (N,) int32, 1 where the image is mirrored.
+        upside_down: (N,) int32, 1 where its top and bottom change places.
         cutout_rows, cutout_columns: (N,) int32, first row and column of the square that is set to the mean.
     """
 
     rows: NDArray[np.int32]
     columns: NDArray[np.int32]
     flip: NDArray[np.int32]
+    upside_down: NDArray[np.int32]
     cutout_rows: NDArray[np.int32]
     cutout_columns: NDArray[np.int32]
 
@@ -45,9 +47,10 @@ def draw_augmentation(
     def draw(purpose: int, low: int, high: int, of_epoch: int = epoch) -> NDArray[np.int32]:
         return _generator(seed, of_epoch, purpose).integers(low, high + 1, count, dtype=np.int32)
 
-    flip = np.zeros(count, np.int32)
-    if params.flip == "random":
+    flip = upside_down = np.zeros(count, np.int32)
+    if params.flip in ("random", "both"):
         flip = draw(FLIP, 0, 1)
+        upside_down = draw(UPSIDE_DOWN, 0, 1) if params.flip == "both" else upside_down
     elif params.flip == "alternating":
         # A fixed random half in the first epoch, all turned over every epoch (airbench, section 3.6).
         flip = draw(FLIP, 0, 1, of_epoch=0) ^ (epoch % 2)
@@ -56,6 +59,7 @@ def draw_augmentation(
         draw(ROWS, -params.crop, params.crop),
         draw(COLUMNS, -params.crop, params.crop),
         flip,
+        upside_down,
         draw(CUTOUT_ROWS, 0, max(height - params.cutout, 0)),
         draw(CUTOUT_COLUMNS, 0, max(width - params.cutout, 0)),
     )
@@ -77,7 +81,9 @@ def gather_augmented(
         (B, H, W, C) uint8.
     """
     count, height, width, channels = images.shape
-    rows = _reflected(tf.range(height) + tf.gather(draws.rows, indices)[:, None], height)
+    turned = tf.gather(draws.upside_down, indices)[:, None]
+    down = tf.where(turned == 1, tf.range(height - 1, -1, -1), tf.range(height))
+    rows = _reflected(down + tf.gather(draws.rows, indices)[:, None], height)
     mirrored = tf.gather(draws.flip, indices)[:, None]
     across = tf.where(mirrored == 1, tf.range(width - 1, -1, -1), tf.range(width))
     columns = _reflected(across + tf.gather(draws.columns, indices)[:, None], width)

@@ -9,10 +9,12 @@ import numpy as np
 import tensorflow as tf
 
 from tasks.data.arrays import Arrays, SplitRecord, check_arrays, load_arrays
+from tasks.models.pretrained import FILE_NAME, PRETRAINED
 from tasks.models.whitening import PixelStatistics, pixel_statistics
 from tasks.params.params import TrainParams
 from tasks.params.recipe import Recipe
 from tasks.stage.errors import InputError
+from tasks.stage.files import sha256_of
 from tasks.training.checkpoint import fingerprint
 from tasks.training.cluster import Agreement
 from tasks.training.precision import resolve_precision
@@ -53,12 +55,16 @@ class Run:
     makings: Makings
 
 
-def makings_of(params: TrainParams, recipe: Recipe, record: SplitRecord) -> Makings:
-    """Return what decides the run of a recipe on a split."""
+def makings_of(params: TrainParams, recipe: Recipe, record: SplitRecord, weights: Path) -> Makings:
+    """Return what decides the run of a recipe on a split, from pretrained weights where the recipe begins from such."""
+    pretrained = weights / FILE_NAME if recipe.model.base in PRETRAINED else None
+    if pretrained and not pretrained.is_file():
+        raise InputError(f"{pretrained} does not exist; run the stage weights first")
     facts = {
         "data": record.content_sha256,
         "recipe": recipe.model_dump(mode="json"),
         "seed": params.seed,
+        "weights": sha256_of(pretrained) if pretrained else None,
         "versions": [tf.__version__, keras.__version__, np.__version__],
     }
     files = [TASKS / "train.py"] + [file for folder in CODE_FOLDERS for file in (TASKS / folder).glob("*.py")]

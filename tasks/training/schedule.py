@@ -1,5 +1,6 @@
 """The learning rate over the steps, and what the validation loss makes of it."""
 
+import math
 from collections.abc import Sequence
 
 import keras
@@ -15,7 +16,8 @@ class RateSchedule(keras.optimizers.schedules.LearningRateSchedule):
     """Rate at a step: its share of the peak by `params`, times the peak, which a plateau may lower.
 
     Args:
-        params: The shape: `constant`, or `triangle` (up over the first `warmup` of the steps, then down to `end`).
+        params: The shape: `constant`; `triangle` (up over the first `warmup` of the steps, then down to `end`); or
+            `cosine` (the same, down by half a cosine, arXiv 1608.03983 without restarts).
         peak: Learning rate for a mean loss.
         total_steps: Steps of the whole run.
     """
@@ -32,7 +34,10 @@ class RateSchedule(keras.optimizers.schedules.LearningRateSchedule):
         progress = tf.cast(step, tf.float32) / self.total_steps
         warmup = self.params.warmup
         up = self.params.start + (1 - self.params.start) * progress / max(warmup, 1e-9)
-        down = self.params.end + (1 - self.params.end) * (1 - progress) / max(1 - warmup, 1e-9)
+        left = (1 - progress) / max(1 - warmup, 1e-9)
+        if self.params.name == "cosine":
+            left = 0.5 - 0.5 * tf.cos(math.pi * left)
+        down = self.params.end + (1 - self.params.end) * left
         return self.peak * tf.where(progress < warmup, up, down)
 
     def reduce_for(self, validation_losses: Sequence[float]) -> None:

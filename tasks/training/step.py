@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from tasks.models.build import logits_of
+from tasks.models.heads import backbone_weights
 from tasks.models.layers import whitening_biases
 from tasks.params.recipe import Recipe
 from tasks.training.augment import Draws, gather_augmented
@@ -103,7 +104,8 @@ class Step:
             losses = self._losses(targets, outputs)
             # Over the global batch, since the optimizer sums gradients over replicas.
             mean = tf.reduce_sum(losses) / tf.cast(global_sizes[step], losses.dtype)
-        resting = () if phase.whitening_bias else whitening_biases(self._model)
+        resting = set() if phase.whitening_bias else set(whitening_biases(self._model))
+        resting.update(backbone_weights(self._model) if phase.head_only else ())
         variables = [variable for variable in self._model.trainable_variables if variable.path not in resting]
         self._optimizer.apply(tape.gradient(mean, variables), variables)
         return _sums(losses, outputs, targets)

@@ -98,7 +98,7 @@ def test_what_a_release_records_with_every_default_is_valid() -> None:
         ("split.group", "(", "is no regular expression"),
         ("recipes.fast.batch_size", 0, "greater than 0"),
         ("recipes.fast.batch_size", "many", "valid integer"),
-        ("recipes.fast.model.base", "vgg17", "'vgg16', 'resnet50' or 'airbench'"),
+        ("recipes.fast.model.base", "vgg17", "'vgg16', 'resnet50', 'airbench', 'efficientnet_lite0'"),
         ("recipes.fast.model.head", "deep", "'residual_separable' or 'linear'"),
         ("train.recipe", "nope", "fast, seed"),
         ("train.devices", "tpu:0", "auto, cpu:N or gpu:0,1"),

@@ -15,10 +15,12 @@ MEAN_PIXEL = (1, 2, 3)
 def by_hand(image: np.ndarray, draws: Draws, index: int, crop: int, cutout: int) -> np.ndarray:
     """The same augmentation as a person would write it: mirror, pad with reflection, cut a window, hide a square."""
     image = image[:, ::-1] if draws.flip[index] else image
+    image = image[::-1] if draws.upside_down[index] else image
     padded = np.pad(image, ((crop, crop), (crop, crop), (0, 0)), mode="reflect") if crop else image
-    # The gather reads the mirrored image from the other side, so its column offset counts from the other side too.
+    # The gather reads the mirrored image from the other side, so its offset counts from the other side too.
     column = -draws.columns[index] if draws.flip[index] else draws.columns[index]
-    row, column = crop + draws.rows[index], crop + column
+    row = -draws.rows[index] if draws.upside_down[index] else draws.rows[index]
+    row, column = crop + row, crop + column
     window = padded[row : row + image.shape[0], column : column + image.shape[1]].copy()
     top, left = draws.cutout_rows[index], draws.cutout_columns[index]
     window[top : top + cutout, left : left + cutout] = MEAN_PIXEL
@@ -29,7 +31,7 @@ def by_hand(image: np.ndarray, draws: Draws, index: int, crop: int, cutout: int)
 @given(
     crop=st.integers(0, 4),
     cutout=st.integers(0, 6),
-    flip=st.sampled_from(["none", "random", "alternating"]),
+    flip=st.sampled_from(["none", "random", "both", "alternating"]),
     seed=st.integers(0, 1000),
     epoch=st.integers(0, 20),
 )
@@ -43,10 +45,10 @@ def test_gather_does_what_one_would_do_by_hand(crop: int, cutout: int, flip: str
 
 
 def test_draws_are_a_function_of_seed_epoch_and_sample_alone() -> None:
-    params = AugmentParams(crop=4, flip="random", cutout=3)
+    params = AugmentParams(crop=4, flip="both", cutout=3)
     first, again = (draw_augmentation(params, 50, SHAPE, 1, 2) for _ in range(2))
     other = draw_augmentation(params, 50, SHAPE, 1, 3)
-    for name in ("rows", "columns", "flip", "cutout_rows", "cutout_columns"):
+    for name in ("rows", "columns", "flip", "upside_down", "cutout_rows", "cutout_columns"):
         np.testing.assert_array_equal(getattr(first, name), getattr(again, name))
         assert (getattr(first, name) != getattr(other, name)).any()
 
@@ -67,3 +69,10 @@ def test_order_is_a_permutation_that_changes_with_seed_and_epoch(count: int) -> 
     if count > 7:
         assert (order != draw_order(count, seed=0, epoch=1)).any()
         assert (order != draw_order(count, seed=1, epoch=0)).any()
+
+
+def test_a_photograph_may_stand_on_its_head_whether_or_not_it_is_mirrored() -> None:
+    draws = draw_augmentation(AugmentParams(flip="both"), 2000, SHAPE, 0, 0)
+    shares = [((draws.flip == flip) & (draws.upside_down == turned)).mean() for flip in (0, 1) for turned in (0, 1)]
+    assert all(0.2 < share < 0.3 for share in shares)
+    assert not draw_augmentation(AugmentParams(flip="random"), 2000, SHAPE, 0, 0).upside_down.any()

@@ -1,10 +1,13 @@
 import keras
 import numpy as np
+import pytest
 
 from tasks.params.recipe import LookaheadParams
 from tasks.training.adam import Adam
+from tasks.training.adamw import AdamW
 from tasks.training.lookahead import Lookahead
 from tasks.training.nesterov import NesterovSGD
+from tasks.training.optimizer import falling_rates
 
 
 def test_adam_is_that_of_keras() -> None:
@@ -17,6 +20,44 @@ def test_adam_is_that_of_keras() -> None:
     # Keras takes the powers of its betas in float32.
     np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=2e-5)
     assert (np.abs(ours.numpy() - [1.0, -2.0, 0.5]) > 0.1).all()
+
+
+def test_adamw_decays_kernels_alone_and_each_layer_at_its_own_rate() -> None:
+    kernel = keras.Variable([[1.0], [-2.0]], name="kernel")
+    bias = keras.Variable([1.0], name="bias")
+    optimizer = AdamW(0.1, 0.5, rate_factors={"kernel": 0.2}, starts={})
+    optimizer.build([kernel, bias])
+    optimizer.apply([keras.ops.zeros((2, 1)), keras.ops.zeros((1,))])
+    np.testing.assert_allclose(kernel.numpy(), np.array([[1.0], [-2.0]]) * (1 - 0.1 * 0.2 * 0.5), rtol=1e-6)
+    np.testing.assert_array_equal(bias.numpy(), [1.0])
+
+
+def test_adamw_begins_afresh_with_what_is_trained_later() -> None:
+    late, alone = (keras.Variable([1.0, -2.0], name=name) for name in ("late", "alone"))
+    head = keras.Variable([0.0], name="head")
+    optimizer = AdamW(0.1, 0.0, rate_factors={}, starts={"late": 3})
+    optimizer.build([late, head])
+    for _ in range(3):
+        optimizer.apply([keras.ops.ones((1,))], [head])
+    other = AdamW(0.1, 0.0, rate_factors={}, starts={})
+    other.build([alone])
+    for step in range(4):
+        gradient = keras.ops.convert_to_tensor(np.array([0.3, step], np.float32))
+        optimizer.apply([gradient], [late])
+        other.apply([gradient], [alone])
+    np.testing.assert_allclose(late.numpy(), alone.numpy(), rtol=1e-6)
+
+
+def test_rates_fall_by_equal_factors_towards_the_input() -> None:
+    inputs = keras.Input((1,))
+    layers = [keras.layers.Dense(1, name=name) for name in ("first", "middle", "last")]
+    outputs = layers[2](layers[1](layers[0](inputs)))
+    rates = falling_rates(keras.Model(inputs, outputs), 0.01)
+    assert rates == {
+        f"{layer}/{weight}": pytest.approx(rate)
+        for layer, rate in (("first", 0.01), ("middle", 0.1), ("last", 1.0))
+        for weight in ("kernel", "bias")
+    }
 
 
 def test_nesterov_sgd_follows_its_equations() -> None:

@@ -33,6 +33,13 @@ def test_a_network_without_whitening_has_one_phase() -> None:
     assert phases.steps_left(0) is None
 
 
+def test_the_head_is_trained_alone_at_first() -> None:
+    recipe = Recipe.model_validate({**RECIPE, "model": {"base": "vgg16", "head": "linear"}, "head_epochs": 1.5})
+    phases = Phases(recipe, network(recipe), steps_per_epoch=10, total_steps=90)
+    assert [phases.at(step) for step in (0, 14, 15)] == [Phase(None, False, True)] * 2 + [Phase(None, False, False)]
+    assert [phases.steps_left(step) for step in (0, 14, 15)] == [15, 1, None]
+
+
 @pytest.mark.parametrize(("steps", "whole"), [(100 * 1.1, 110), (12.0, 12), (12.5, 13), (0.0, 0)])
 def test_steps_are_rounded_up(steps: float, whole: int) -> None:
     assert rounded_up(steps) == whole

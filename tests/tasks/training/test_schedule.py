@@ -1,3 +1,4 @@
+import math
 from types import SimpleNamespace
 
 import keras
@@ -16,6 +17,12 @@ def test_triangle_rises_to_the_peak_and_falls_to_its_end() -> None:
     assert [float(schedule(step)) for step in (0, 25, 100)] == pytest.approx([0.4, 2.0, 0.2])
     assert float(schedule(10)) == pytest.approx(2.0 * (0.2 + 0.8 * 10 / 25))
     assert float(schedule(70)) == pytest.approx(2.0 * (0.1 + 0.9 * 30 / 75))
+
+
+def test_cosine_falls_slowly_at_first_and_at_last() -> None:
+    schedule = RateSchedule(ScheduleParams(name="cosine", start=0.2, warmup=0.2, end=0.1), 2.0, 100)
+    assert [float(schedule(step)) for step in (0, 10, 20, 60, 100)] == pytest.approx([0.4, 1.2, 2.0, 1.1, 0.2])
+    assert float(schedule(40)) == pytest.approx(2.0 * (0.1 + 0.9 * (1 + math.cos(math.pi / 4)) / 2))
 
 
 def test_plateau_lowers_the_rate() -> None:
