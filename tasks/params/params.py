@@ -13,6 +13,7 @@ from tasks.params.data import DownloadParams, SplitParams
 from tasks.params.recipe import Recipe
 from tasks.params.retrain import RetrainParams
 from tasks.params.section import Fraction, Positive, Section, Seed, Share
+from tasks.params.weights import WeightsParams
 from tasks.stage.errors import InputError, without_credentials
 
 PARAMS_FILE = Path("params.yaml")
@@ -128,6 +129,7 @@ class Params(Section):
 
     download: DownloadParams
     split: SplitParams
+    weights: WeightsParams = WeightsParams()
     train: TrainParams
     evaluate: EvaluateParams
     publish: PublishParams

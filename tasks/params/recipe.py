@@ -37,8 +37,8 @@ class ModelParams(Section):
         base: `vgg16`, `resnet50` (keras.applications, without top), `airbench` (the convnet of the fast recipe), or
             `efficientnet_lite0`, `efficientnet_lite1`, `efficientnet_lite2`, which begin from pretrained weights.
         head: `residual_separable` (the notebook's block) or `linear`.
-        weights: `none`, `imagenet` or a path: to a `.weights.h5` file for vgg16 and resnet50, to a `.pth` file, as
-            PyTorch writes one, for efficientnet_lite0 to 2.
+        weights: `none`, `imagenet` or a path to a `.weights.h5` file for vgg16 and resnet50; efficientnet_lite0 to 2
+            have `imagenet` only, which the stage `weights` fetches.
         frozen_stages: Of efficientnet_lite0 to 2: the stem and so many stages, of seven, keep their weights.
         scaling: How uint8 pixels become numbers: `unit` ([0, 1]), `standard` (training mean and standard deviation
             per channel), `imagenet` (as the base's own ImageNet weights want them).
@@ -82,8 +82,8 @@ class ModelParams(Section):
     def _weights_fit(self) -> "ModelParams":
         if self.batch_norm and (self.base != "vgg16" or self.weights != "none"):
             raise ValueError("batch_norm = true is for base vgg16 with weights none")
-        if self.base.startswith("efficientnet_lite") and self.weights == "none":
-            raise ValueError(f"{self.base} keeps its batch norm's statistics: weights is imagenet or a .pth file")
+        if self.base.startswith("efficientnet_lite") and self.weights != "imagenet":
+            raise ValueError(f"weights of {self.base} is imagenet; the section weights says which file they are from")
         return self
 
 

@@ -23,6 +23,8 @@ from tasks.stage.errors import InputError, OutageError
 from tasks.stage.files import sha256_of
 from tasks.stage.progress import Progress, format_duration
 
+NOUNS = {"download": "the data set", "weights": "the pretrained weights"}
+
 
 @dataclass(frozen=True)
 class RetryPolicy:
@@ -43,7 +45,12 @@ class RetryPolicy:
 
 
 def fetch(
-    addresses: Sequence[str], sha256: str | None, folder: Path, retry: RetryPolicy, connect_s3: Callable[[], Any]
+    addresses: Sequence[str],
+    sha256: str | None,
+    folder: Path,
+    retry: RetryPolicy,
+    connect_s3: Callable[[], Any],
+    section: str = "download",
 ) -> Path:
     """Return a file with the bytes of one of `addresses`, in `folder` and named by its sha256.
 
@@ -55,6 +62,7 @@ def fetch(
         folder: Where partial and verified files are kept.
         retry: How long to try.
         connect_s3: Gives a boto3 S3 client; called for s3:// addresses only.
+        section: Of params.yaml, whose `url` the addresses are and whose `sha256` the hash, for what is said.
 
     Raises:
         OutageError: No address gave the file, and one of them may do so later.
@@ -64,13 +72,13 @@ def fetch(
         return folder / sha256
     for position, address in enumerate(addresses, 1):
         if not is_address(address):
-            raise InputError(f"address {position} of {len(addresses)} under download.url is not a valid URL")
+            raise InputError(f"address {position} of {len(addresses)} under {section}.url is not a valid URL")
     settings = TransferSettings(retry.timeout_seconds, connect_s3)
     failures, is_transient = [], False
     for address in addresses:
         with PartialFile(folder / f"{sha256 or _key(address)}.part") as part:
             try:
-                _fetch_from(address, sha256, part, retry, settings)
+                _fetch_from(address, sha256, part, retry, settings, section)
             except TransferError as error:
                 failures.append(f"{shown(address)} ({error})")
                 is_transient = is_transient or isinstance(error, TemporaryError)
@@ -81,7 +89,7 @@ def fetch(
             part.keep(verified)
             return verified
     kind = OutageError if is_transient else InputError
-    raise kind(f"the data set could not be downloaded: {'; '.join(failures)}")
+    raise kind(f"{NOUNS[section]} could not be downloaded: {'; '.join(failures)}")
 
 
 def _key(address: str) -> str:
@@ -100,7 +108,7 @@ def _is_verified(path: Path, sha256: str) -> bool:
 
 
 def _fetch_from(
-    address: str, sha256: str | None, part: PartialFile, retry: RetryPolicy, settings: TransferSettings
+    address: str, sha256: str | None, part: PartialFile, retry: RetryPolicy, settings: TransferSettings, section: str
 ) -> None:
     """Fill `part` from one address until it is complete and verified.
 
@@ -112,7 +120,7 @@ def _fetch_from(
         try:
             if sha256 is None or part.sha256 != sha256:
                 resumed = _receive(address, sha256, part, settings)
-                _verify(sha256, part, resumed)
+                _verify(sha256, part, resumed, section)
         except TemporaryError as error:
             if attempt == retry.attempts:
                 raise TemporaryError(f"{error}; tried {attempt} times" if attempt > 1 else str(error)) from error
@@ -161,7 +169,7 @@ def _append_all(chunks: Any, total: int | None, part: PartialFile) -> None:
         progress.close()
 
 
-def _verify(sha256: str | None, part: PartialFile, resumed: bool) -> None:
+def _verify(sha256: str | None, part: PartialFile, resumed: bool, section: str) -> None:
     """Compare the complete file's hash; our copy of a wrong file is removed.
 
     Raises:
@@ -172,9 +180,9 @@ def _verify(sha256: str | None, part: PartialFile, resumed: bool) -> None:
         return
     reason = f"its sha256 is {part.sha256} instead of {sha256}"
     renewed = (
-        f"{reason}, which download.sha256 asks for: what stands there stays, and was not taken; if it was renewed, "
+        f"{reason}, which {section}.sha256 asks for: what stands there stays, and was not taken; if it was renewed, "
     )
-    renewed += f"set download.sha256={part.sha256}"
+    renewed += f"set {section}.sha256={part.sha256}"
     part.restart()
     raise TemporaryError(f"{reason}, so it is fetched anew") if resumed else TransferError(renewed)
 

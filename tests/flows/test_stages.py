@@ -15,7 +15,7 @@ def silent(_line: str) -> None:
 
 
 def test_own_stages_run_in_the_order_of_the_data() -> None:
-    assert read_stages(REPOSITORY) == ["download", "split", "train", "evaluate", "publish"]
+    assert read_stages(REPOSITORY) == ["download", "split", "weights", "train", "evaluate", "publish"]
 
 
 def test_order_is_the_dags_and_not_the_files(project: Path) -> None:

@@ -29,7 +29,9 @@ def test_frozen_stages_keep_their_weights() -> None:
     assert not any(name.startswith(("stem", "stage1_", "stage2_")) for name in trained)
     assert {name.partition("_")[0] for name in trained} == {"stage3", "stage4", "stage5", "stage6", "stage7", "top"}
     everything = backbone("efficientnet_lite0")
-    assert len(everything.trainable_weights) == 3 * sum("norm" not in x.name and bool(x.weights) for x in everything.layers)
+    assert len(everything.trainable_weights) == 3 * sum(
+        "norm" not in x.name and bool(x.weights) for x in everything.layers
+    )
 
 
 def test_a_model_of_it_comes_back_from_its_file(tmp_path) -> None:  # type: ignore[no-untyped-def]

@@ -30,8 +30,12 @@ def pair(filters: int | None, kernel: int, strides: int) -> tuple[NormalizedConv
     return own, apart
 
 
-@pytest.mark.parametrize(("filters", "kernel", "strides"), [(4, 3, 1), (4, 1, 1), (5, 3, 2), (None, 5, 1), (None, 3, 2)])
-def test_it_is_a_convolution_and_a_batch_norm_of_fixed_statistics(filters: int | None, kernel: int, strides: int) -> None:
+@pytest.mark.parametrize(
+    ("filters", "kernel", "strides"), [(4, 3, 1), (4, 1, 1), (5, 3, 2), (None, 5, 1), (None, 3, 2)]
+)
+def test_it_is_a_convolution_and_a_batch_norm_of_fixed_statistics(
+    filters: int | None, kernel: int, strides: int
+) -> None:
     own, apart = pair(filters, kernel, strides)
     images = tf.constant(GENERATOR.normal(size=(3, 9, 10, 6)).astype(np.float32))
     with tf.GradientTape(persistent=True) as tape:
