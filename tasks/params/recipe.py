@@ -183,8 +183,8 @@ class Recipe(Section):
         drop_last: Leave out an epoch's last short batch.
         precision: `float32`, `bfloat16`, `float64`, or `auto`: bfloat16 where the processor computes it natively.
         select: `best` keeps the weights of the lowest validation loss, `last` those of the last step.
-        head_epochs: For so many epochs at first only the head is trained: what a new head, which knows nothing yet,
-            would ask of pretrained layers is not worth following.
+        head_epochs: For so many epochs at first only the head is trained, at the peak rate: what a new head, which
+            knows nothing yet, would ask of pretrained layers is not worth following.
     """
 
     epochs: Annotated[float, Field(gt=0)]

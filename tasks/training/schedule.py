@@ -20,10 +20,11 @@ class RateSchedule(keras.optimizers.schedules.LearningRateSchedule):
             `cosine` (the same, down by half a cosine, arXiv 1608.03983 without restarts).
         peak: Learning rate for a mean loss.
         total_steps: Steps of the whole run.
+        head_steps: So many at first train the head alone, at the peak; the shape is that of the steps after them.
     """
 
-    def __init__(self, params: ScheduleParams, peak: float, total_steps: int) -> None:
-        self.params, self.total_steps = params, total_steps
+    def __init__(self, params: ScheduleParams, peak: float, total_steps: int, head_steps: int = 0) -> None:
+        self.params, self.total_steps, self.head_steps = params, total_steps, head_steps
         self.initial_peak = peak
         self.peak = tf.Variable(peak, dtype=tf.float32, trainable=False, name="peak_learning_rate")
 
@@ -31,14 +32,14 @@ class RateSchedule(keras.optimizers.schedules.LearningRateSchedule):
         """Return the rate, a float32 scalar, for the step counted from 0."""
         if self.params.name == "constant":
             return tf.convert_to_tensor(self.peak)
-        progress = tf.cast(step, tf.float32) / self.total_steps
+        progress = tf.cast(step - self.head_steps, tf.float32) / max(self.total_steps - self.head_steps, 1)
         warmup = self.params.warmup
         up = self.params.start + (1 - self.params.start) * progress / max(warmup, 1e-9)
         left = (1 - progress) / max(1 - warmup, 1e-9)
         if self.params.name == "cosine":
             left = 0.5 - 0.5 * tf.cos(math.pi * left)
         down = self.params.end + (1 - self.params.end) * left
-        return self.peak * tf.where(progress < warmup, up, down)
+        return self.peak * tf.where(progress < 0, 1.0, tf.where(progress < warmup, up, down))
 
     def reduce_for(self, validation_losses: Sequence[float]) -> None:
         """Set the peak to what the validation losses so far, one an epoch, have made of it."""

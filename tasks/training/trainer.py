@@ -109,8 +109,9 @@ class Trainer:
         self._state = Checkpoint()
         self._best: list[NDArray[Any]] = []  # weights of the epoch with the lowest validation loss
         with self.strategy.scope():
-            self._schedule = RateSchedule(recipe.schedule, recipe.optimizer.learning_rate, self.total_steps)
-            self.optimizer = build_optimizer(recipe, self._schedule, self.model, self._phases.head_steps)
+            head_steps = self._phases.head_steps
+            self._schedule = RateSchedule(recipe.schedule, recipe.optimizer.learning_rate, self.total_steps, head_steps)
+            self.optimizer = build_optimizer(recipe, self._schedule, self.model, head_steps)
             full = recipe.drop_last and count >= recipe.batch_size
             self._step = Step(self.model, self.optimizer, recipe, self.strategy, self.mean_pixel, full)
             self.model.compile(optimizer=self.optimizer)  # for callbacks; the step needs none of Keras's training

@@ -25,6 +25,15 @@ def test_cosine_falls_slowly_at_first_and_at_last() -> None:
     assert float(schedule(40)) == pytest.approx(2.0 * (0.1 + 0.9 * (1 + math.cos(math.pi / 4)) / 2))
 
 
+def test_the_shape_begins_when_all_layers_are_trained() -> None:
+    params = ScheduleParams(name="triangle", start=0.2, warmup=0.25, end=0.1)
+    schedule, later = RateSchedule(params, 2.0, 100), RateSchedule(params, 2.0, 130, head_steps=30)
+    assert [float(later(step)) for step in (0, 29)] == [2.0, 2.0]
+    assert [float(later(30 + step)) for step in (0, 10, 70, 100)] == pytest.approx(
+        [float(schedule(step)) for step in (0, 10, 70, 100)]
+    )
+
+
 def test_plateau_lowers_the_rate() -> None:
     schedule = RateSchedule(ScheduleParams(reduce_factor=0.1, reduce_patience=2), 1e-3, 100)
     schedule.reduce_for([1.0, 1.0])
