@@ -16,6 +16,7 @@ from tasks.stage.quiet_tensorflow import keras, tf
 from tasks.data.arrays import Arrays, SplitRecord, check_arrays, load_arrays, load_split_record
 from tasks.evaluation import metrics as measures
 from tasks.evaluation.answers import Predictions, predict_all
+from tasks.evaluation.calibration import calibration as measure_calibration
 from tasks.model_files.files import load_model
 from tasks.params.params import EvaluateParams, load_params
 from tasks.reporting.architecture import draw_architecture, write_summary
@@ -111,7 +112,7 @@ def _evaluated(
     labels, classes = np.asarray(test.labels), len(record.classes)
     predicted = answers.single.argmax(axis=1)
     confusion = measures.confusion_matrix(predicted, labels, classes)
-    calibration = measures.calibration(answers.single, labels, params.calibration_bins)
+    calibration = measure_calibration(answers.single, labels, params.calibration_bins)
     low, high = measures.wilson_interval(int((predicted == labels).sum()), len(labels))
     metrics = {
         "top1": measures.top1(answers.single, labels),

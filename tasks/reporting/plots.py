@@ -7,7 +7,8 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from tasks.evaluation.metrics import Calibration, ClassScores, Counts
+from tasks.evaluation.calibration import Calibration
+from tasks.evaluation.metrics import ClassScores, Counts
 from tasks.reporting.svg import Axes, element, line, picture, round_ticks, shorten, text
 
 Values = Sequence[float | None]

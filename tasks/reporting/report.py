@@ -11,7 +11,8 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
-from tasks.evaluation.metrics import Calibration, Counts, Labels, Probabilities, class_scores, class_table, unmeasured
+from tasks.evaluation.calibration import Calibration
+from tasks.evaluation.metrics import Counts, Labels, Probabilities, class_scores, class_table, unmeasured
 from tasks.reporting import plots
 from tasks.reporting.pictures import data_uri, page_template, thumbnail
 from tasks.stage.shown import DATASETS, percent
@@ -37,7 +38,7 @@ class Evaluated:
         classes: Names in label order.
         images, labels, probabilities: The test split, uint8 (N, H, W, 3) and int32 (N,), and the answers to it,
             float32 (N, C).
-        confusion, calibration: As in tasks/evaluation/metrics.py.
+        confusion, calibration: As in tasks/evaluation/metrics.py and calibration.py.
         split: split.json.
         training: training.json.
         history: Columns of history.json.

@@ -75,25 +75,6 @@ def test_log_loss_of_an_impossible_answer_is_finite() -> None:
     assert loss == pytest.approx(87.3365, abs=1e-3)
 
 
-def test_calibration_by_hand() -> None:
-    # Bin (0.5, 0.75]: confidences 0.6 and 0.7, one right. Bin (0.75, 1]: 0.9 and 1.0, both right.
-    probabilities = np.array([[0.6, 0.4], [0.3, 0.7], [0.9, 0.1], [0.0, 1.0]], np.float32)
-    found = metrics.calibration(probabilities, np.array([0, 0, 0, 1], np.int32), bins=4)
-    assert found.counts.tolist() == [0, 0, 2, 2]
-    assert found.confidence == pytest.approx([0, 0, 0.65, 0.95])
-    assert found.accuracy == pytest.approx([0, 0, 0.5, 1.0])
-    assert found.expected_error == pytest.approx((2 * 0.15 + 2 * 0.05) / 4)
-
-
-def test_calibration_bins_are_open_below_and_closed_above() -> None:
-    probabilities = np.array([[0.5, 0.5]], np.float32)
-    assert metrics.calibration(probabilities, np.array([0], np.int32), bins=2).counts.tolist() == [1, 0]
-
-
-def test_calibration_counts_every_image(answers: tuple[metrics.Probabilities, metrics.Labels]) -> None:
-    assert metrics.calibration(*answers, bins=15).counts.sum() == 400
-
-
 def test_confusion_and_scores_by_hand() -> None:
     confusion = metrics.confusion_matrix(np.array([0, 1, 1, 1]), np.array([0, 0, 1, 1], np.int32), 3)
     assert confusion.tolist() == [[1, 1, 0], [0, 2, 0], [0, 0, 0]]

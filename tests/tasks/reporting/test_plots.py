@@ -5,7 +5,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from tasks.evaluation.metrics import Calibration, calibration, class_scores
+from tasks.evaluation.calibration import Calibration, calibration
+from tasks.evaluation.metrics import class_scores
 from tasks.reporting import plots
 
 NAMES = ["ant", "bee", "cat & <dog>"]

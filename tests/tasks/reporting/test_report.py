@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks.evaluation.metrics import calibration, confusion_matrix
+from tasks.evaluation.calibration import calibration
+from tasks.evaluation.metrics import confusion_matrix
 from tasks.reporting.architecture import draw_architecture
 from tasks.reporting.architecture.summary import summary_text
 from tasks.reporting.report import Evaluated, confused_pairs, most_confident_mistakes, plain, render_report
