@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import balanced_accuracy_score, precision_recall_fscore_support
 from sklearn.metrics import confusion_matrix as sklearn_confusion
 from sklearn.metrics import log_loss as sklearn_log_loss
-from sklearn.metrics import precision_recall_fscore_support
 
 from tasks.evaluation import metrics
 
@@ -83,6 +83,7 @@ def test_confusion_and_scores_by_hand() -> None:
     assert scores.recall == pytest.approx([1 / 2, 1, np.nan], nan_ok=True)
     assert scores.f1 == pytest.approx([2 / 3, 4 / 5, np.nan], nan_ok=True)
     assert metrics.macro_f1(confusion) == pytest.approx((2 / 3 + 4 / 5) / 2)
+    assert metrics.balanced_accuracy(confusion) == pytest.approx((1 / 2 + 1) / 2)
     assert metrics.unmeasured(["ant", "bee", "cat"], confusion.sum(axis=1)) == ("cat",)
 
 
@@ -105,3 +106,4 @@ def test_confusion_and_scores_are_scikit_learns(answers: tuple[metrics.Probabili
     assert scores.precision == pytest.approx(precision)
     assert scores.recall == pytest.approx(recall)
     assert scores.f1 == pytest.approx(f1)
+    assert metrics.balanced_accuracy(confusion) == pytest.approx(balanced_accuracy_score(labels, predicted))

@@ -111,7 +111,7 @@ def test_a_network_is_calibrated_on_all_images() -> None:
     logits, labels = drawn(0, 257, 3, 2.0)
     images = pixels(logits - logits.min(axis=1, keepdims=True))
     found = calibrate(network_of_pixels(), Samples(images, labels))
-    seen = images[:, 0, 0].astype(np.float32) / 32
+    seen = images[:, 0, 0].astype(np.float32) / np.float32(32)
     assert found.images == 257
     assert found.temperature == fit_temperature(seen, labels)
     assert found.before == fit_of(seen, labels, 1.0)
