@@ -16,6 +16,8 @@ from tasks.stage.quiet_tensorflow import keras, tf
 from tasks.data.arrays import Arrays, SplitRecord, check_arrays, load_arrays, load_split_record
 from tasks.evaluation import metrics as measures
 from tasks.evaluation.answers import Predictions, predict_all
+from tasks.evaluation.calibration import calibration as measure_calibration
+from tasks.evaluation.ranking import POSITIVE, Ranking, ranking
 from tasks.model_files.files import load_model
 from tasks.params.params import EvaluateParams, load_params
 from tasks.reporting.architecture import draw_architecture, write_summary
@@ -23,7 +25,7 @@ from tasks.reporting.report import Evaluated, render_report
 from tasks.stage.errors import InputError, run_command
 from tasks.stage.files import read_json, replaced_folder, write_json, write_text
 from tasks.stage.runtime import RUNTIME_FOLDER, write_runtime
-from tasks.stage.shown import percent
+from tasks.stage.shown import percent, printable
 from tasks.stage.table import write_table
 
 SPLIT_FOLDER = Path("data/split")
@@ -111,7 +113,8 @@ def _evaluated(
     labels, classes = np.asarray(test.labels), len(record.classes)
     predicted = answers.single.argmax(axis=1)
     confusion = measures.confusion_matrix(predicted, labels, classes)
-    calibration = measures.calibration(answers.single, labels, params.calibration_bins)
+    calibration = measure_calibration(answers.single, labels, params.calibration_bins)
+    ranked = ranking(answers.single, labels)
     low, high = measures.wilson_interval(int((predicted == labels).sum()), len(labels))
     metrics = {
         "top1": measures.top1(answers.single, labels),
@@ -121,7 +124,9 @@ def _evaluated(
         "binary_accuracy": measures.binary_accuracy(answers.single, labels),
         "log_loss": measures.log_loss(answers.single, labels),
         "expected_calibration_error": calibration.expected_error,
+        "balanced_accuracy": measures.balanced_accuracy(confusion),
         "macro_f1": measures.macro_f1(confusion),
+        **_ranking_metrics(ranked, record.classes),
         "images": len(labels),
         "dataset": record.dataset,
         "test_sha256": record.content_sha256["test"],
@@ -137,12 +142,24 @@ def _evaluated(
         probabilities=answers.single,
         confusion=confusion,
         calibration=calibration,
+        ranking=ranked,
         split=asdict(record),
         training=trained.training,
         history=trained.history,
         model_picture=(drawn / PICTURE).read_bytes(),
         model_summary=(drawn / SUMMARY).read_text(encoding="utf-8"),
     )
+
+
+def _ranking_metrics(ranked: Ranking | None, classes: Sequence[str]) -> dict[str, float | str]:
+    """Return what two classes have beside all others' metrics; nothing where it was not measured."""
+    if ranked is None:
+        return {}
+    return {
+        "roc_auc": ranked.roc_auc,
+        "average_precision": ranked.average_precision,
+        "positive_class": classes[POSITIVE],
+    }
 
 
 def _write(folder: Path, evaluated: Evaluated) -> None:
@@ -203,6 +220,12 @@ def _announce(evaluated: Evaluated, output: Path) -> None:
         f"binary accuracy {percent(metrics['binary_accuracy'])}, log loss {metrics['log_loss']:.4f}, "
         f"expected calibration error {percent(metrics['expected_calibration_error'])}"
     )
+    print(f"balanced accuracy {percent(metrics['balanced_accuracy'])}, macro F1 {percent(metrics['macro_f1'])}")
+    if evaluated.ranking is not None:
+        print(
+            f"of class {printable(metrics['positive_class'])}: area under the ROC curve {metrics['roc_auc']:.4f}, "
+            f"average precision {metrics['average_precision']:.4f}"
+        )
     print(f"report: {output / 'report.html'}", flush=True)
 
 

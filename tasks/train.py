@@ -16,7 +16,7 @@ from tasks.stage.quiet_tensorflow import keras, tf
 from tasks.data.arrays import load_split_record
 from tasks.model_files.configuration import check_layers
 from tasks.model_files.files import save_model
-from tasks.models.build import build_model, load_pretrained, whiten
+from tasks.models.build import build_model, load_pretrained, logits_of, whiten, with_temperature
 from tasks.params.params import TrainParams, load_params
 from tasks.params.recipe import Recipe
 from tasks.stage.errors import InputError, run_command
@@ -36,6 +36,7 @@ from tasks.training.remote_checkpoints import RemoteCheckpoints
 from tasks.training.run import Run, agreed, check_batch_size, makings_of, prepare
 from tasks.training.run_checkpoints import fetch_newer, saving
 from tasks.training.saver import Saver, warn_on_stderr
+from tasks.training.temperature import calibrate
 from tasks.training.trainer import Result, Trainer
 
 SPLIT_FOLDER = Path("data/split")
@@ -104,9 +105,12 @@ def _lead(run: Run, trainer: Trainer, output: Path, checkpoints: Path, remote: R
     with saving(run.params, run.makings, folder, remote) as saver, replaced_folder(output) as temporary:
         with Live(str(temporary / "dvclive"), dvcyaml=None, save_dvc_exp=False) as live:
             result = _fit(trainer, saver, HistoryWriter(live), machine)
-        final = _in_float32(trainer, run)
+        network = _in_float32(trainer, run)
+        calibrated = calibrate(logits_of(network), trainer.validation)
+        final = with_temperature(network, calibrated.temperature)
         save_model(final, temporary / "model.keras")
-        write_facts(temporary, final, result, (run.params, run.recipe, run.precision), run.record.content_sha256)
+        decided = run.params, run.recipe, run.precision
+        write_facts(temporary, final, result, calibrated, decided, run.record.content_sha256)
     write_speed(result, trainer.strategy, max(len(trainer.cluster.hosts), 1), machine)
 
 

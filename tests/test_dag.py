@@ -22,7 +22,7 @@ ROOMS: dict[str, set[str]] = {
     "s3": {"stage"},
     "models": {"params", "stage"},
     "model_files": {"models", "stage"},
-    "training": {"data", "models", "params", "s3", "stage"},
+    "training": {"data", "evaluation", "models", "params", "s3", "stage"},
     "reporting": {"evaluation", "stage"},
     "registry": {"data", "evaluation", "model_files", "params", "s3", "sources", "stage"},
 }

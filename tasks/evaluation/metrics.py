@@ -19,25 +19,6 @@ ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """Confidence against accuracy in bins of equal width.
-
-    Attributes:
-        edges: (bins + 1,), from 0 to 1.
-        counts: Images in each bin (bins,).
-        confidence: Mean top probability in each bin (bins,); 0 where it is empty.
-        accuracy: Top-1 in each bin (bins,); 0 where it is empty.
-        expected_error: Mean of |accuracy - confidence|, each bin weighted by its images.
-    """
-
-    edges: Floats
-    counts: Counts
-    confidence: Floats
-    accuracy: Floats
-    expected_error: float
-
-
-@dataclass(frozen=True)
 class ClassScores:
     """One value a class, in label order, each float64 (C,); NaN where it was not measured: nothing to divide by."""
 
@@ -84,23 +65,6 @@ def log_loss(probabilities: Probabilities, labels: Labels) -> float:
     return float(-np.mean(log_probabilities(probabilities[np.arange(len(labels)), labels])))
 
 
-def calibration(probabilities: Probabilities, labels: Labels, bins: int) -> Calibration:
-    """Return confidence against accuracy and the expected calibration error (Guo et al. 2017, arXiv 1706.04599, eq. 3).
-
-    Bin m holds the images whose top probability is in ((m - 1)/bins, m/bins].
-    """
-    confidence = probabilities.max(axis=1).astype(np.float64)
-    correct = probabilities.argmax(axis=1) == labels
-    edges = np.linspace(0, 1, bins + 1)
-    which = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
-    counts = np.bincount(which, minlength=bins)
-    filled = np.maximum(counts, 1)
-    mean_confidence = np.bincount(which, weights=confidence, minlength=bins) / filled
-    accuracy = np.bincount(which, weights=correct, minlength=bins) / filled
-    error = float(np.sum(counts * np.abs(accuracy - mean_confidence)) / len(labels))
-    return Calibration(edges, counts, mean_confidence, accuracy, error)
-
-
 def confusion_matrix(predicted: NDArray[np.integer], labels: Labels, classes: int) -> Counts:
     """Return how many images of each actual class (row) were given each class (column); int64 (C, C)."""
     flat = np.bincount(labels.astype(np.int64) * classes + predicted, minlength=classes * classes)
@@ -118,6 +82,11 @@ def class_scores(confusion: Counts) -> ClassScores:
         recall = hits / actual
         f1 = np.where(actual > 0, 2 * hits / (actual + predicted), np.nan)
         return ClassScores(precision=hits / predicted, recall=recall, f1=f1)
+
+
+def balanced_accuracy(confusion: Counts) -> float:
+    """Return the mean recall of the classes that have an image: top-1 as if every class had equally many."""
+    return float(np.nanmean(class_scores(confusion).recall))
 
 
 def macro_f1(confusion: Counts) -> float:

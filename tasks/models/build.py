@@ -25,21 +25,30 @@ def build_model(
 ) -> keras.Model:
     """Return a model from uint8 images (N, H, W, 3) to float32 probabilities (N, classes); H and W may be of any size.
 
-    Its layer `logits` gives the logits. Initial weights follow keras.utils.set_random_seed; the compute dtype follows
-    Keras's global dtype policy, and the probabilities never have less than float32.
+    Its layer `logits` gives the logits, whose temperature is 1 (with_temperature). Initial weights follow
+    keras.utils.set_random_seed; the compute dtype follows Keras's global dtype policy, and the probabilities never have
+    less than float32.
     """
     inputs = keras.Input(image_shape, dtype="uint8", name="images")
     scaled = _scaling(params, statistics)(inputs)
     features = BACKBONES[params.base](scaled, params)
     logits = HEADS[params.head](features, classes, params)
     wide = "float64" if keras.config.dtype_policy().compute_dtype == "float64" else "float32"
-    probabilities = keras.layers.Softmax(dtype=wide, name="probabilities")(logits)
-    return keras.Model(inputs, probabilities, name=f"{params.base}_{params.head}")
+    return keras.Model(inputs, _probabilities(logits, 1.0, wide), name=f"{params.base}_{params.head}")
 
 
 def logits_of(model: keras.Model) -> keras.Model:
     """Return the same network, sharing its weights, up to its logits (N, classes)."""
     return keras.Model(model.input, model.get_layer("logits").output, name=f"{model.name}_logits")
+
+
+def with_temperature(model: keras.Model, temperature: float) -> keras.Model:
+    """Return the same network, sharing its weights, whose probabilities are softmax(logits / temperature).
+
+    The temperature is a layer's setting, not a weight: a saved model holds it, and has no more parameters for it.
+    """
+    logits = model.get_layer("logits").output
+    return keras.Model(model.input, _probabilities(logits, temperature, model.output.dtype), name=model.name)
 
 
 def whiten(
@@ -71,6 +80,11 @@ def load_pretrained(model: keras.Model, params: ModelParams, folder: Path) -> No
     """
     if params.base in PRETRAINED:
         load_torch_weights(model, folder / FILE_NAME)
+
+
+def _probabilities(logits: keras.KerasTensor, temperature: float, dtype: str) -> keras.KerasTensor:
+    scaled = keras.layers.Rescaling(1 / temperature, dtype=dtype, name="temperature")(logits)
+    return keras.layers.Softmax(dtype=dtype, name="probabilities")(scaled)
 
 
 def _scaling(params: ModelParams, statistics: PixelStatistics) -> PixelScaling:

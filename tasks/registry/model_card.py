@@ -77,7 +77,13 @@ Every test image counts once; nothing was chosen by looking at one.
 |---|---|
 | top-1 | {{ metrics.top1 | percent }} ({{ metrics.top1_low | percent }} to {{ metrics.top1_high | percent }}) |
 | top-1 with test-time augmentation ({{ augmentation }}) | {{ metrics.top1_augmented | percent }} |
+| balanced accuracy | {{ metrics.balanced_accuracy | percent }} |
 | macro F1 | {{ metrics.macro_f1 | percent }} |
+{% if metrics.roc_auc is defined %}
+{% set positive = metrics.positive_class | markdown_text %}
+| area under the ROC curve, class {{ positive }} | {{ "%.4f" | format(metrics.roc_auc) }} |
+| average precision, class {{ positive }} | {{ "%.4f" | format(metrics.average_precision) }} |
+{% endif %}
 | log loss | {{ "%.4f" | format(metrics.log_loss) }} nats |
 | expected calibration error | {{ metrics.expected_calibration_error | percent }} |
 | binary accuracy | {{ metrics.binary_accuracy | percent }} |
@@ -90,7 +96,14 @@ It is here for comparison with the original notebook only.
 
 Recipe `{{ training.recipe }}`, seed {{ training.seed }}, precision {{ training.precision }}: \
 {{ training.epochs_run }} epochs, {{ training.steps | count }} steps.
-The weights of epoch {{ training.best_epoch }} were kept. Every parameter:
+The weights of epoch {{ training.best_epoch }} were kept.
+{% if training.calibration is defined and training.calibration.after is defined %}
+The logits are divided by a temperature of {{ "%.3f" | format(training.calibration.temperature) }}, fitted on \
+{{ training.calibration.images | count }} validation images (Guo et al. 2017, arXiv 1706.04599); it changes no answer.
+{% elif training.calibration is defined %}
+The probabilities are not calibrated: {{ training.calibration.reason }}.
+{% endif %}
+Every parameter:
 
 ```json
 {{ recipe }}

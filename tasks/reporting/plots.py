@@ -7,8 +7,10 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from tasks.evaluation.metrics import Calibration, ClassScores, Counts
-from tasks.reporting.svg import Axes, element, line, picture, round_ticks, shorten, text
+from tasks.evaluation.calibration import Calibration
+from tasks.evaluation.metrics import ClassScores, Counts
+from tasks.evaluation.ranking import Ranking
+from tasks.reporting.svg import Axes, Point, element, line, picture, round_ticks, shorten, text
 
 Values = Sequence[float | None]
 
@@ -132,6 +134,37 @@ def _histogram(calibration: Calibration, above: Axes) -> list[Markup]:
         parts.append(element("rect", element("title", f"{images:,} images"), class_="bar faint", **bar))
     parts.append(text(above.left + above.width / 2, top + height + 20, "images in each bin", "title"))
     return parts
+
+
+def roc_curve(ranking: Ranking) -> Markup:
+    """Draw recall over the false positive rate, and the diagonal of a model that guesses."""
+    points = [(0.0, 0.0), *zip(ranking.false_positive_rate.tolist(), ranking.recall.tolist(), strict=True)]
+    return _unit_square(points, [(0, 0), (1, 1)], "false positive rate", "ROC curve: recall by false positive rate")
+
+
+def precision_recall_curve(ranking: Ranking) -> Markup:
+    """Draw precision over recall in steps, whose area is the average precision, and what a model that guesses has."""
+    recall, precision = ranking.recall.tolist(), ranking.precision.tolist()
+    starts = [0.0, *recall[:-1]]
+    points = [
+        (x, y) for start, end, y in zip(starts, recall, precision, strict=True) if end > start for x in (start, end)
+    ]
+    return _unit_square(points, [(0, precision[-1]), (1, precision[-1])], "recall", "precision by recall")
+
+
+def _unit_square(points: Sequence[Point], guessing: Sequence[Point], x_title: str, label: str) -> Markup:
+    """Draw a curve over shares from 0 to 1; points less than half a unit of the picture apart are one."""
+    ticks = [0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    axes = Axes(52.0, 16.0, 352.0, 262.0, ticks, ticks)
+    placed = [axes.place(*point) for point in points]
+    kept = placed[:1]
+    for x, y in placed[1:-1]:
+        if max(abs(x - kept[-1][0]), abs(y - kept[-1][1])) >= 0.5:
+            kept.append((x, y))
+    parts = axes.frame("{:.0%}", "{:.0%}", x_title)
+    parts.append(line([axes.place(*point) for point in guessing], "ideal"))
+    parts.append(line([*kept, placed[-1]], "series series1"))
+    return picture(WIDTH, 322.0, parts, label)
 
 
 def class_scores_picture(classes: Sequence[str], scores: ClassScores) -> Markup:

@@ -11,7 +11,9 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
-from tasks.evaluation.metrics import Calibration, Counts, Labels, Probabilities, class_scores, class_table, unmeasured
+from tasks.evaluation.calibration import Calibration
+from tasks.evaluation.metrics import Counts, Labels, Probabilities, class_scores, class_table, unmeasured
+from tasks.evaluation.ranking import Ranking
 from tasks.reporting import plots
 from tasks.reporting.pictures import data_uri, page_template, thumbnail
 from tasks.stage.shown import DATASETS, percent
@@ -37,7 +39,8 @@ class Evaluated:
         classes: Names in label order.
         images, labels, probabilities: The test split, uint8 (N, H, W, 3) and int32 (N,), and the answers to it,
             float32 (N, C).
-        confusion, calibration: As in tasks/evaluation/metrics.py.
+        confusion, calibration: As in tasks/evaluation/metrics.py and calibration.py.
+        ranking: Of two classes that both have test images, how well the second one's probability ranks them.
         split: split.json.
         training: training.json.
         history: Columns of history.json.
@@ -53,6 +56,7 @@ class Evaluated:
     probabilities: Probabilities
     confusion: Counts
     calibration: Calibration
+    ranking: Ranking | None
     split: Mapping[str, Any]
     training: Mapping[str, Any]
     history: Mapping[str, Sequence[Any]]
@@ -134,7 +138,7 @@ def _charts(evaluated: Evaluated) -> dict[str, Markup]:
     kept = evaluated.training.get("best_epoch")
     loss = {"train": history["train_loss"], "validation": history["validation_loss"]}
     top1 = {"train": history["train_top1"], "validation": history["validation_top1"]}
-    return {
+    charts = {
         "interval": plots.interval_line(evaluated.metrics, len(evaluated.classes)),
         "top1": plots.curves(epochs, top1, "{:.0%}", kept),
         "loss": plots.curves(epochs, loss, "{:.3g}", kept),
@@ -143,6 +147,10 @@ def _charts(evaluated: Evaluated) -> dict[str, Markup]:
         "reliability": plots.reliability_diagram(evaluated.calibration),
         "classes": plots.class_scores_picture(evaluated.classes, class_scores(evaluated.confusion)),
     }
+    if evaluated.ranking is not None:
+        charts["roc"] = plots.roc_curve(evaluated.ranking)
+        charts["precision_recall"] = plots.precision_recall_curve(evaluated.ranking)
+    return charts
 
 
 def _mistakes(evaluated: Evaluated) -> Iterator[dict[str, Any]]:

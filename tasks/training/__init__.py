@@ -1,6 +1,7 @@
 """The training engine, and its checkpoints near and far.
 
-It enters data/ for the arrays, models/, params/ for the recipe, s3/ for checkpoints in a bucket, and stage/.
+It enters data/ for the arrays, evaluation/ for the calibration error, models/, params/ for the recipe, s3/ for
+checkpoints in a bucket, and stage/.
 
 To read it, in this order:
 
@@ -12,6 +13,7 @@ To read it, in this order:
 - checkpoint, state, saver: what a run's state is, and how it outlives the process
 - cluster, distribute, local_hosts: which devices and hosts take part, and what they tell one another
 - pace, precision, machine: launch lengths, number formats, what else of a machine decides a run's bits
+- temperature: by what the trained network's logits are divided
 - interruption, run_checkpoints, unfinished, record: signals, saves from start to end, what a run leaves
 
 Words: a *launch* is one call of the compiled loop over several steps (Keras: steps_per_execution). A *window* is the

@@ -13,6 +13,7 @@ from tasks.params.recipe import Recipe
 from tasks.stage.files import sha256_of, write_json
 from tasks.stage.runtime import write_runtime
 from tasks.stage.shown import percent
+from tasks.training.temperature import Calibrated
 from tasks.training.trainer import Result
 
 
@@ -40,6 +41,7 @@ def write_facts(
     folder: Path,
     model: keras.Model,
     result: Result,
+    calibrated: Calibrated,
     decided: tuple[TrainParams, Recipe, str],
     content_sha256: dict[str, str],
 ) -> None:
@@ -49,6 +51,7 @@ def write_facts(
         folder: The stage's output; it holds model.keras.
         model: What model.keras holds.
         result: From Trainer.fit.
+        calibrated: From tasks.training.temperature.calibrate; the model has its temperature.
         decided: The parameters, the recipe and the precision.
         content_sha256: Of each split's images and labels.
     """
@@ -68,11 +71,13 @@ def write_facts(
         "trainable_parameters": sum(math.prod(weight.shape) for weight in model.trainable_weights),
         "train": {"loss": best["train_loss"], "top1": best["train_top1"]},
         "validation": validation,
+        "calibration": calibrated.facts(),
         "data_sha256": {split: content_sha256[split] for split in ("train", "validation")},
         "model_sha256": sha256_of(folder / "model.keras"),
     }
     write_json(folder / "training.json", training)
-    print(f"trained {len(result.history)} epochs; validation top-1 {percent(validation['top1'])}", flush=True)
+    print(f"trained {len(result.history)} epochs; validation top-1 {percent(validation['top1'])}")
+    print(calibrated.sentence(), flush=True)
 
 
 def write_speed(result: Result, strategy: tf.distribute.Strategy, hosts: int, machine: dict[str, str]) -> None:

@@ -9,10 +9,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import pytest
+from sklearn.metrics import average_precision_score, balanced_accuracy_score, roc_auc_score
 
 from tasks.data.arrays import load_arrays
 from tasks.evaluate import evaluate
@@ -58,7 +60,7 @@ def run_stage(folder: Path, largest_file: int = resource.RLIM_INFINITY) -> subpr
     )
 
 
-def run_here(folder: Path, params: EvaluateParams = PARAMS) -> dict[str, float]:
+def run_here(folder: Path, params: EvaluateParams = PARAMS) -> dict[str, Any]:
     return evaluate(params, folder / "data/split", folder / "model", folder / "evaluation", folder / "runtime")
 
 
@@ -102,10 +104,28 @@ def test_metrics_are_flat_and_complete(workspace: Path) -> None:
     metrics = run_here(workspace)
     wanted = {
         "top1", "top1_low", "top1_high", "top1_augmented", "binary_accuracy", "log_loss", "expected_calibration_error",
-        "macro_f1", "images", "dataset", "test_sha256", "parameters", "model_bytes",
+        "balanced_accuracy", "macro_f1", "images", "dataset", "test_sha256", "parameters", "model_bytes",
     }  # fmt: skip
     assert set(metrics) == wanted
     assert not any(isinstance(value, dict | list) for value in metrics.values())
+
+
+def test_two_classes_have_what_only_they_have(tmp_path: Path) -> None:
+    write_split(tmp_path / "data/split", 60, classes=("sound", "defective"))
+    write_model(tmp_path / "model", build_small_model(classes=2))
+    metrics = run_here(tmp_path)
+    test, probabilities = (
+        load_arrays(tmp_path / "data/split", "test"),
+        np.load(tmp_path / "evaluation/probabilities.npy"),
+    )
+    assert metrics["positive_class"] == "defective"
+    odds = np.log(probabilities[:, 1]) - np.log(probabilities[:, 0])
+    assert metrics["roc_auc"] == pytest.approx(roc_auc_score(test.labels, odds))
+    assert metrics["average_precision"] == pytest.approx(average_precision_score(test.labels, odds))
+    assert metrics["balanced_accuracy"] == pytest.approx(
+        balanced_accuracy_score(test.labels, probabilities.argmax(axis=1))
+    )
+    assert f"{metrics['roc_auc']:.4f}" in (tmp_path / "evaluation/report.html").read_text()
 
 
 def test_two_runs_write_equal_bytes(workspace: Path) -> None:

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import re
@@ -14,7 +15,16 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
-from tasks.data.arrays import Arrays, SplitRecord, load_arrays, save_arrays, save_selected, save_split_record
+from tasks.data.arrays import (
+    Arrays,
+    SplitRecord,
+    load_arrays,
+    load_split_record,
+    save_arrays,
+    save_selected,
+    save_split_record,
+)
+from tasks.evaluation.metrics import log_loss
 from tasks.model_files.files import load_model
 from tasks.stage.files import write_json
 
@@ -92,8 +102,31 @@ def test_it_leaves_all_that_the_next_stages_read(workspace: Path) -> None:
     assert not (workspace / ".cache" / "checkpoints").exists() or not any((workspace / ".cache/checkpoints").iterdir())
     validation = np.load(workspace / "data/split/validation_images.npy")
     labels = np.load(workspace / "data/split/validation_labels.npy")
-    answers = np.asarray(load_model(model / "model.keras")(validation)).argmax(axis=1)
-    assert (answers == labels).mean() == pytest.approx(training["validation"]["top1"])
+    network, calibration = load_model(model / "model.keras"), training["calibration"]
+    answers = np.asarray(network(validation))
+    assert (answers.argmax(axis=1) == labels).mean() == pytest.approx(training["validation"]["top1"])
+    assert f"calibrated on 30 validation images: temperature {calibration['temperature']:.3f}; there log loss" in out
+    assert network.get_layer("temperature").scale == pytest.approx(1 / calibration["temperature"])
+    assert log_loss(answers, labels) == pytest.approx(calibration["after"]["log_loss"], abs=1e-5)
+    assert calibration["after"]["log_loss"] < calibration["before"]["log_loss"]
+
+
+def test_the_notebooks_loss_is_calibrated_too_and_few_validation_images_leave_the_probabilities(
+    workspace: Path,
+) -> None:
+    write_params(workspace, {"loss": {"name": "binary_crossentropy"}})
+    status, out, err = run_stage(workspace)
+    assert status == 0, err
+    assert "calibrated on 30 validation images" in out
+    images, labels = (np.load(workspace / f"data/split/validation_{name}.npy") for name in ("images", "labels"))
+    record = load_split_record(workspace / "data/split")
+    digest = save_selected(workspace / "data/split", "validation", Arrays(images, labels), np.arange(12))
+    hashes = {**record.content_sha256, "validation": digest}
+    save_split_record(workspace / "data/split", dataclasses.replace(record, content_sha256=hashes))
+    status, out, err = run_stage(workspace)
+    assert status == 0, err
+    assert "\nnot calibrated: 12 validation images are too few, 20 are needed\n" in out
+    assert load_model(workspace / "model/model.keras").get_layer("temperature").scale == 1
 
 
 def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(workspace: Path) -> None:

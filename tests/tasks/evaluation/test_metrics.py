@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import balanced_accuracy_score, precision_recall_fscore_support
 from sklearn.metrics import confusion_matrix as sklearn_confusion
 from sklearn.metrics import log_loss as sklearn_log_loss
-from sklearn.metrics import precision_recall_fscore_support
 
 from tasks.evaluation import metrics
 
@@ -75,25 +75,6 @@ def test_log_loss_of_an_impossible_answer_is_finite() -> None:
     assert loss == pytest.approx(87.3365, abs=1e-3)
 
 
-def test_calibration_by_hand() -> None:
-    # Bin (0.5, 0.75]: confidences 0.6 and 0.7, one right. Bin (0.75, 1]: 0.9 and 1.0, both right.
-    probabilities = np.array([[0.6, 0.4], [0.3, 0.7], [0.9, 0.1], [0.0, 1.0]], np.float32)
-    found = metrics.calibration(probabilities, np.array([0, 0, 0, 1], np.int32), bins=4)
-    assert found.counts.tolist() == [0, 0, 2, 2]
-    assert found.confidence == pytest.approx([0, 0, 0.65, 0.95])
-    assert found.accuracy == pytest.approx([0, 0, 0.5, 1.0])
-    assert found.expected_error == pytest.approx((2 * 0.15 + 2 * 0.05) / 4)
-
-
-def test_calibration_bins_are_open_below_and_closed_above() -> None:
-    probabilities = np.array([[0.5, 0.5]], np.float32)
-    assert metrics.calibration(probabilities, np.array([0], np.int32), bins=2).counts.tolist() == [1, 0]
-
-
-def test_calibration_counts_every_image(answers: tuple[metrics.Probabilities, metrics.Labels]) -> None:
-    assert metrics.calibration(*answers, bins=15).counts.sum() == 400
-
-
 def test_confusion_and_scores_by_hand() -> None:
     confusion = metrics.confusion_matrix(np.array([0, 1, 1, 1]), np.array([0, 0, 1, 1], np.int32), 3)
     assert confusion.tolist() == [[1, 1, 0], [0, 2, 0], [0, 0, 0]]
@@ -102,6 +83,7 @@ def test_confusion_and_scores_by_hand() -> None:
     assert scores.recall == pytest.approx([1 / 2, 1, np.nan], nan_ok=True)
     assert scores.f1 == pytest.approx([2 / 3, 4 / 5, np.nan], nan_ok=True)
     assert metrics.macro_f1(confusion) == pytest.approx((2 / 3 + 4 / 5) / 2)
+    assert metrics.balanced_accuracy(confusion) == pytest.approx((1 / 2 + 1) / 2)
     assert metrics.unmeasured(["ant", "bee", "cat"], confusion.sum(axis=1)) == ("cat",)
 
 
@@ -124,3 +106,4 @@ def test_confusion_and_scores_are_scikit_learns(answers: tuple[metrics.Probabili
     assert scores.precision == pytest.approx(precision)
     assert scores.recall == pytest.approx(recall)
     assert scores.f1 == pytest.approx(f1)
+    assert metrics.balanced_accuracy(confusion) == pytest.approx(balanced_accuracy_score(labels, predicted))

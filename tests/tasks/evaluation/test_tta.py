@@ -64,6 +64,15 @@ def test_log_probabilities_average_like_logits(logits: Floats) -> None:
     np.testing.assert_allclose(softmax(found), softmax(expected), atol=1e-5)
 
 
+@given(arrays(np.float64, (3, 4, 5), elements=st.floats(-8, 8)), st.floats(0.25, 4))
+def test_a_temperature_does_not_change_the_answer(logits: Floats, temperature: float) -> None:
+    """It divides every view's logits, and so their mean: the most probable class stays, up to ties."""
+    weights = (0.5, 0.25, 0.25)
+    found = average((w, softmax(z / temperature).astype(np.float32)) for w, z in zip(weights, logits, strict=True))
+    mean = np.tensordot(weights, logits, axes=1)
+    np.testing.assert_allclose(mean[np.arange(4), found.argmax(axis=1)], mean.max(axis=1), atol=1e-5)
+
+
 def test_an_underflowed_probability_is_clipped() -> None:
     found = average([(1.0, np.array([[1.0, 0.0]], np.float32))])
     assert found.tolist() == [[0.0, pytest.approx(np.log(MIN_PROBABILITY))]]

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tasks.model_files.files import load_model, save_model
-from tasks.models.build import build_model, logits_of, whiten
+from tasks.models.build import build_model, logits_of, whiten, with_temperature
 from tasks.models.layers import WhiteningConvolution
 from tasks.models.whitening import pixel_statistics
 from tasks.params.params import load_params
@@ -98,6 +98,32 @@ def test_logits_give_the_probabilities() -> None:
     whiten(model, TINY, IMAGES, STATISTICS)
     logits = logits_of(model)(IMAGES[:5])
     np.testing.assert_allclose(keras.ops.softmax(logits), model(IMAGES[:5]), rtol=1e-5)
+
+
+def test_a_temperature_divides_the_logits_and_is_no_weight(tmp_path: Path) -> None:
+    model = tiny_model()
+    whiten(model, TINY, IMAGES, STATISTICS)
+    cooler = with_temperature(model, 0.25)
+    logits = logits_of(model)(IMAGES)
+    np.testing.assert_array_equal(logits_of(cooler)(IMAGES), logits)
+    np.testing.assert_allclose(cooler(IMAGES), keras.ops.softmax(4 * logits), rtol=1e-5)
+    np.testing.assert_array_equal(np.argmax(cooler(IMAGES), axis=1), np.argmax(model(IMAGES), axis=1))
+    assert not np.allclose(cooler(IMAGES), model(IMAGES), atol=1e-3)
+    assert [weight.shape for weight in cooler.weights] == [weight.shape for weight in model.weights]
+    save_model(cooler, tmp_path / "model.keras")
+    np.testing.assert_array_equal(load_model(tmp_path / "model.keras")(IMAGES), cooler(IMAGES))
+
+
+def test_temperature_1_is_the_network_as_it_was_built(tmp_path: Path) -> None:
+    model = tiny_model()
+    for name, network in (
+        ("built", model),
+        ("again", with_temperature(model, 1.0)),
+        ("other", with_temperature(model, 2.0)),
+    ):
+        save_model(network, tmp_path / name)
+    built, again, other = ((tmp_path / name).read_bytes() for name in ("built", "again", "other"))
+    assert built == again != other
 
 
 def test_whitening_looks_at_a_sample_of_all_images_and_not_at_the_first() -> None:

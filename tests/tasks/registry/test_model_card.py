@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[3]
 METRICS = {
     "top1": 0.9023, "top1_low": 0.8963, "top1_high": 0.908, "top1_augmented": 0.91, "binary_accuracy": 0.98,
     "log_loss": 0.5, "expected_calibration_error": 0.1, "macro_f1": 0.9, "images": 10000, "dataset": "cifar10",
-    "test_sha256": "f" * 64, "parameters": 283, "model_bytes": 12345,
+    "balanced_accuracy": 0.89, "test_sha256": "f" * 64, "parameters": 283, "model_bytes": 12345,
 }  # fmt: skip
 SPLIT = {
     "classes": list(CLASSES),
@@ -54,6 +54,26 @@ def test_digits_are_called_digits(params: dict[str, Any]) -> None:
     card = model_card({**METRICS, "dataset": "digits"}, small_training(), SPLIT, params)
     assert "not CIFAR-10" in card
     assert "not CIFAR-10" not in model_card(METRICS, small_training(), SPLIT, params)
+
+
+def test_what_two_classes_have_stands_only_there(params: dict[str, Any]) -> None:
+    card = model_card(METRICS, small_training(), SPLIT, params)
+    assert "| balanced accuracy | 89.00 % |" in card
+    assert "ROC" not in card
+    two = {**METRICS, "roc_auc": 0.91234, "average_precision": 0.8, "positive_class": "a|b"}
+    card = model_card(two, small_training(), SPLIT, params)
+    assert "| area under the ROC curve, class a&#124;b | 0.9123 |" in card
+    assert "| average precision, class a&#124;b | 0.8000 |" in card
+
+
+def test_the_temperature_is_told_or_why_there_is_none(params: dict[str, Any]) -> None:
+    fitted = {"temperature": 0.36233, "images": 1530, "before": {}, "after": {}}
+    card = model_card(METRICS, {**small_training(), "calibration": fitted}, SPLIT, params)
+    assert "divided by a temperature of 0.362, fitted on 1,530 validation images" in card
+    none = {"temperature": 1.0, "images": 3, "reason": "3 validation images are too few, 20 are needed"}
+    card = model_card(METRICS, {**small_training(), "calibration": none}, SPLIT, params)
+    assert "The probabilities are not calibrated: 3 validation images are too few, 20 are needed.\n" in card
+    assert "calibrated:" not in model_card(METRICS, small_training(), SPLIT, params), "of a model from before"
 
 
 def test_the_code_in_the_card_works(params: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

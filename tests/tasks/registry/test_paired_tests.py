@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.evaluation.metrics import calibration
+from tasks.evaluation.calibration import calibration
 from tasks.registry.paired_tests import Confidences, calibration_p_value, class_losses, mcnemar_p_value
 
 BINS = 10

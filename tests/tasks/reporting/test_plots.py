@@ -4,8 +4,11 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from tasks.evaluation.metrics import Calibration, calibration, class_scores
+from tasks.evaluation.calibration import Calibration, calibration
+from tasks.evaluation.metrics import class_scores
+from tasks.evaluation.ranking import ranking_by
 from tasks.reporting import plots
 
 NAMES = ["ant", "bee", "cat & <dog>"]
@@ -73,6 +76,32 @@ def test_reliability_bars_stand_at_their_accuracy() -> None:
     bars = [bar for bar in having(svg, "bar") if "faint" not in bar.attrib["class"]]
     assert [float(bar.attrib["height"]) / 262 for bar in bars] == pytest.approx([0.5, 1.0])
     assert bars[0][0].text == "2 images, confidence 65.0%, accuracy 50.0%"
+
+
+def path_of(svg: ElementTree.Element, class_: str) -> NDArray[np.float64]:
+    """A curve's points as shares: 0 to 1 from left to right and from below upwards."""
+    (curve,) = having(svg, class_)
+    places = [[float(number) for number in point.split()] for point in curve.attrib["d"].removeprefix("M").split("L")]
+    return np.array([[(x - 52) / 352, 1 - (y - 16) / 262] for x, y in places])
+
+
+def test_curves_of_two_classes_go_through_every_threshold() -> None:
+    found = ranking_by(np.array([0.9, 0.6, 0.4, 0.4]), np.array([True, False, True, False]))
+    roc = path_of(parse(plots.roc_curve(found)), "series1")
+    np.testing.assert_allclose(roc, np.array([[0, 0], [0, 0.5], [0.5, 0.5], [1, 1]]), atol=1e-3)
+    svg = parse(plots.precision_recall_curve(found))
+    # A threshold that adds only false positives is a fall within the step that follows.
+    np.testing.assert_allclose(path_of(svg, "series1"), np.array([[0, 1], [0.5, 1], [0.5, 0.5], [1, 0.5]]), atol=1e-3)
+    np.testing.assert_allclose(path_of(svg, "ideal"), np.array([[0, 0.5], [1, 0.5]]), atol=1e-3)
+
+
+def test_curves_of_many_images_take_little_space_and_end_where_they_should() -> None:
+    generator = np.random.default_rng(0)
+    positive = generator.random(50_000) < 0.3
+    found = ranking_by(generator.normal(size=50_000) + positive, positive)
+    for text in (plots.roc_curve(found), plots.precision_recall_curve(found)):
+        assert len(text) < 25_000
+    assert path_of(parse(plots.roc_curve(found)), "series1")[-1].tolist() == [1, 1]
 
 
 def test_class_scores_are_sorted_by_f1() -> None:

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks.evaluation.metrics import calibration, confusion_matrix
+from tasks.evaluation.calibration import calibration
+from tasks.evaluation.metrics import confusion_matrix
+from tasks.evaluation.ranking import ranking
 from tasks.reporting.architecture import draw_architecture
 from tasks.reporting.architecture.summary import summary_text
 from tasks.reporting.report import Evaluated, confused_pairs, most_confident_mistakes, plain, render_report
@@ -30,7 +32,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Evaluated:
     metrics = {
         "top1": 0.4321, "top1_low": 0.4, "top1_high": 0.5, "top1_augmented": 0.45, "binary_accuracy": 0.7,
         "log_loss": 1.1, "expected_calibration_error": 0.1, "macro_f1": 0.4, "images": IMAGES, "dataset": "cifar10",
-        "test_sha256": "f" * 64, "parameters": 283, "model_bytes": 12345,
+        "balanced_accuracy": 0.41, "test_sha256": "f" * 64, "parameters": 283, "model_bytes": 12345,
     }  # fmt: skip
     counts = {name: {"total": IMAGES} for name in ("train", "validation", "test")}
     split = {
@@ -46,6 +48,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Evaluated:
         probabilities=probabilities,
         confusion=confusion_matrix(probabilities.argmax(axis=1), labels, len(CLASSES)),
         calibration=calibration(probabilities, labels, 15),
+        ranking=None,
         split=split,
         training=small_training(),
         history=small_history(),
@@ -94,6 +97,45 @@ def test_a_faultless_model_has_no_mistakes_to_show(evaluated: Evaluated) -> None
     confusion = confusion_matrix(evaluated.labels, evaluated.labels, len(CLASSES))
     text = render_report(dataclasses.replace(evaluated, probabilities=right, confusion=confusion))
     assert text.count("every test image was answered rightly") == 2
+
+
+def test_two_classes_are_shown_their_curves_and_no_others(evaluated: Evaluated) -> None:
+    assert "ROC" not in render_report(evaluated)
+    shares = np.random.default_rng(0).uniform(size=IMAGES).astype(np.float32)
+    probabilities, labels = np.stack([1 - shares, shares], axis=1), evaluated.labels % 2
+    name = "sick & <tired>"
+    two = {"roc_auc": 0.51234, "average_precision": 0.4, "positive_class": name}
+    text = render_report(
+        dataclasses.replace(
+            evaluated,
+            metrics={**evaluated.metrics, **two},
+            classes=("sound", name),
+            labels=labels,
+            probabilities=probabilities,
+            confusion=confusion_matrix(probabilities.argmax(axis=1), labels, 2),
+            ranking=ranking(probabilities, labels),
+        )
+    )
+    assert "How well it tells sick &amp; &lt;tired&gt; from sound" in text
+    assert '<span data-metric="roc_auc">0.5123</span>' in text
+    assert text.count('class="ideal"') == 3, "in two curves and the reliability diagram"
+
+
+def test_the_temperature_is_told_or_why_there_is_none(evaluated: Evaluated) -> None:
+    assert "temperature" not in render_report(evaluated), "a model from before has none"
+    error = {"log_loss": 0.5, "expected_calibration_error": 0.189}
+    fitted = {
+        "temperature": 0.36233,
+        "images": 5000,
+        "before": error,
+        "after": {**error, "expected_calibration_error": 0.01},
+    }
+    text = render_report(dataclasses.replace(evaluated, training={**evaluated.training, "calibration": fitted}))
+    assert "divided by a temperature of 0.362,\n      fitted on 5,000 validation images" in text
+    assert "18.90\u00a0% to\n      1.00\u00a0%" in text
+    none = {"temperature": 1.0, "images": 3, "reason": "3 validation images are too few, 20 are needed"}
+    text = render_report(dataclasses.replace(evaluated, training={**evaluated.training, "calibration": none}))
+    assert "It was not calibrated: 3 validation images are too few, 20 are needed." in text
 
 
 def test_one_epoch_can_be_shown(evaluated: Evaluated) -> None:
