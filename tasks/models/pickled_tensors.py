@@ -15,7 +15,8 @@ from tasks.models.stored_tensors import STORAGES, Storage, Tensor, checked_tenso
 from tasks.stage.errors import InputError
 
 PICKLE_LIMIT = 16 << 20  # bytes; EfficientNet-Lite0 needs 42 KB for its 296 tensors
-OPERATIONS_LIMIT = 1_000_000  # each makes an object of a hundred bytes at most; EfficientNet-Lite0 needs 10,696
+OPERATIONS_LIMIT = 300_000  # each keeps a few hundred bytes at most; EfficientNet-Lite0 needs 10,696
+TEXT_LIMIT = 1 << 16  # letters; long texts that are equal take long to compare, and a memo can repeat them for nothing
 PROTOCOL = 2
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 LITERALS = {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE"}
@@ -106,6 +107,8 @@ class _StackMachine:
     def step(self, operation: str, argument: Any) -> None:
         """Carry out one operation, by its name in pickletools."""
         if operation in LITERALS:
+            if isinstance(argument, str) and len(argument) > TEXT_LIMIT:
+                raise InputError(f"has a text of more than {TEXT_LIMIT:,} letters")
             self._stack.append(argument)
         elif operation in CONSTANTS:
             self._stack.append(CONSTANTS[operation])

@@ -23,6 +23,7 @@ from tasks.models.stored_tensors import STORAGES, Storage, Tensor, shown, to_arr
 from tasks.stage.errors import InputError
 
 FILE_LIMIT = 2 << 30  # bytes; EfficientNet-Lite0 has 19 MB
+VIEWS_LIMIT = 2  # times the file's bytes: a tensor and its transpose, say, are two views of one storage
 MEMBERS_LIMIT = 100_000
 DIRECTORY_LIMIT = 16 << 20  # bytes of the zip's list of members
 
@@ -56,7 +57,7 @@ def read_state_dict(path: Path) -> dict[str, NDArray[Any]]:
     Returns:
         Arrays of float32, float64, float16, int64, int32, uint8 or bool; bfloat16 becomes float32, which is exact. Each
         is C-contiguous and owns its numbers; names that share one tensor in the file share one array. All together
-        have no more bytes than the file, or twice as many where it is bfloat16.
+        have at most VIEWS_LIMIT times the file's bytes, or twice that where they are bfloat16.
 
     Raises:
         InputError: There is no such file, or it is anything else than a sound state_dict of such tensors.
@@ -83,8 +84,8 @@ def _state_dict(path: Path) -> dict[str, NDArray[Any]]:
         raise InputError("is no file of weights that torch.save wrote")
     tensors = _tensors(saved.pickled.value)
     distinct = dict.fromkeys(tensors.values())
-    if sum(tensor.size for tensor in distinct) > len(data):
-        raise InputError("has tensors that together claim more bytes than the file has")
+    if sum(tensor.size for tensor in distinct) > VIEWS_LIMIT * len(data):
+        raise InputError("has tensors that together claim far more bytes than the file has")
     arrays = _arrays(distinct, saved.read)
     return {name: arrays[tensor] for name, tensor in tensors.items()}
 
@@ -113,7 +114,7 @@ def _read_legacy(data: bytes) -> _Saved:
     keys = read_pickle(data, pickled.end)
     if not isinstance(keys.value, list) or not all(isinstance(key, str) for key in keys.value):
         raise InputError("has no list of its storages")
-    if sorted(keys.value) != sorted(pickled.storages):
+    if len(keys.value) != len(pickled.storages) or set(keys.value) != pickled.storages.keys():
         raise InputError("has a list of storages that are not those of its tensors")
     places, end = {}, keys.end
     for key in keys.value:
@@ -187,7 +188,7 @@ def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
     try:
         body = archive.read(entry)
     except (zipfile.BadZipFile, struct.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
-        raise InputError(f"is a damaged zip: {error}") from error
+        raise InputError(f"has {shown(entry.filename)} damaged") from error
     if len(body) != entry.file_size:
         raise InputError(f"has {shown(entry.filename)} cut short")
     return body

@@ -29,12 +29,13 @@ TARGETS = {  # by name, how much memory each may take in all, in MiB
     "model_archive": 512,
     "parameters": 512,
     "pointer": 512,
+    "state_dict": 512,
 }
 SECONDS_PER_INPUT = 10
 MAX_INPUT = 1 << 17
 CORPUS = Path(__file__).parent / "corpus"
 WORK = Path(".cache/fuzz")
-INSTRUMENTED = ("flows", "tasks", "tests.fuzz", "PIL", "ruamel", "gzip", "tarfile", "zipfile")
+INSTRUMENTED = ("flows", "tasks", "tests.fuzz", "PIL", "ruamel", "gzip", "pickletools", "tarfile", "zipfile")
 
 
 def main() -> None:
@@ -64,7 +65,7 @@ def fuzz(target: str, seconds: int) -> None:
             "fuzz: atheris is not installed: pip install .[fuzz], or name a FUZZ_PYTHON that has it"
         ) from error
 
-    for name in ("gzip", "tarfile", "zipfile"):
+    for name in ("gzip", "pickletools", "tarfile", "zipfile"):
         sys.modules.pop(name, None)  # imported already, and so without instruments
     with atheris.instrument_imports(include=list(INSTRUMENTED)):
         module = importlib.import_module(f"tests.fuzz.{target}")
