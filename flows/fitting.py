@@ -13,7 +13,7 @@ from tasks.params.params import PARAMS_FILE
 
 DATASET, PIN = "download.dataset", "download.sha256"
 GOES_WITH: dict[str, dict[str, Any]] = {
-    "folders": {"train.recipe": "photos", "split.image_size": 64},
+    "folders": {"train.recipe": "finetune", "split.image_size": 128},
     "digits": {"train.recipe": "digits", "evaluate.test_time_augmentation": "none"},  # a mirrored 2 is no digit
 }
 

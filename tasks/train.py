@@ -109,8 +109,7 @@ def _lead(run: Run, trainer: Trainer, output: Path, checkpoints: Path, remote: R
         calibrated = calibrate(logits_of(network), trainer.validation)
         final = with_temperature(network, calibrated.temperature)
         save_model(final, temporary / "model.keras")
-        decided = run.params, run.recipe, run.precision
-        write_facts(temporary, final, result, calibrated, decided, run.record.content_sha256)
+        write_facts(temporary, final, result, calibrated, run)
     write_speed(result, trainer.strategy, max(len(trainer.cluster.hosts), 1), machine)
 
 
@@ -192,7 +191,7 @@ def _say_what_starts(run: Run, trainer: Trainer) -> None:
     if trainer.total_steps < FEW_STEPS:
         print(
             f"that is {trainer.total_steps:,} steps in all, from which little is learnt: a recipe of smaller batches "
-            "or more epochs takes more (train.recipe=photos is for image folders)",
+            "or more epochs takes more (train.recipe=finetune is for image folders)",
             flush=True,
         )
 

@@ -97,6 +97,12 @@ It is here for comparison with the original notebook only.
 Recipe `{{ training.recipe }}`, seed {{ training.seed }}, precision {{ training.precision }}: \
 {{ training.epochs_run }} epochs, {{ training.steps | count }} steps.
 The weights of epoch {{ training.best_epoch }} were kept.
+{% if training.pretrained is defined and training.pretrained %}
+It began with weights\
+{% if training.pretrained.source %} of {{ training.pretrained.source | markdown_text }} (trained on \
+{{ training.pretrained.trained_on | markdown_text }}; {{ training.pretrained.licence | markdown_text }})\
+{% endif %}, sha256 `{{ training.pretrained.sha256 }}`.
+{% endif %}
 {% if training.calibration is defined and training.calibration.after is defined %}
 The logits are divided by a temperature of {{ "%.3f" | format(training.calibration.temperature) }}, fitted on \
 {{ training.calibration.images | count }} validation images (Guo et al. 2017, arXiv 1706.04599); it changes no answer.

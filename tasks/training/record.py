@@ -8,11 +8,10 @@ import keras
 import tensorflow as tf
 from dvclive import Live
 
-from tasks.params.params import TrainParams
-from tasks.params.recipe import Recipe
 from tasks.stage.files import sha256_of, write_json
 from tasks.stage.runtime import write_runtime
 from tasks.stage.shown import percent
+from tasks.training.run import Run
 from tasks.training.temperature import Calibrated
 from tasks.training.trainer import Result
 
@@ -42,8 +41,7 @@ def write_facts(
     model: keras.Model,
     result: Result,
     calibrated: Calibrated,
-    decided: tuple[TrainParams, Recipe, str],
-    content_sha256: dict[str, str],
+    run: Run,
 ) -> None:
     """Write history.json and training.json beside model.keras.
 
@@ -52,18 +50,17 @@ def write_facts(
         model: What model.keras holds.
         result: From Trainer.fit.
         calibrated: From tasks.training.temperature.calibrate; the model has its temperature.
-        decided: The parameters, the recipe and the precision.
-        content_sha256: Of each split's images and labels.
+        run: What was trained.
     """
-    params, recipe, precision = decided
     best = result.history[result.best_epoch]
     write_json(folder / "history.json", {"columns": {name: [row[name] for row in result.history] for name in best}})
     validation = {name: best[f"validation_{name}"] for name in ("loss", "top1", "binary_accuracy")}
     training: dict[str, Any] = {
-        "recipe": params.recipe,
-        "recipe_parameters": recipe.model_dump(mode="json"),
-        "seed": params.seed,
-        "precision": precision,
+        "recipe": run.params.recipe,
+        "recipe_parameters": run.recipe.model_dump(mode="json"),
+        "seed": run.params.seed,
+        "precision": run.precision,
+        "pretrained": run.makings.facts["weights"],
         "epochs_run": len(result.history),
         "best_epoch": result.best_epoch + 1,
         "steps": result.steps,
@@ -72,7 +69,7 @@ def write_facts(
         "train": {"loss": best["train_loss"], "top1": best["train_top1"]},
         "validation": validation,
         "calibration": calibrated.facts(),
-        "data_sha256": {split: content_sha256[split] for split in ("train", "validation")},
+        "data_sha256": {split: run.record.content_sha256[split] for split in ("train", "validation")},
         "model_sha256": sha256_of(folder / "model.keras"),
     }
     write_json(folder / "training.json", training)

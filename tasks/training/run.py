@@ -9,12 +9,12 @@ import numpy as np
 import tensorflow as tf
 
 from tasks.data.arrays import Arrays, SplitRecord, check_arrays, load_arrays
-from tasks.models.pretrained import FILE_NAME, PRETRAINED
+from tasks.models.pretrained import FILE_NAME, PRETRAINED, RECORD_NAME
 from tasks.models.whitening import PixelStatistics, pixel_statistics
 from tasks.params.params import TrainParams
 from tasks.params.recipe import Recipe
 from tasks.stage.errors import InputError
-from tasks.stage.files import sha256_of
+from tasks.stage.files import read_json, sha256_of
 from tasks.training.checkpoint import fingerprint
 from tasks.training.cluster import Agreement
 from tasks.training.precision import resolve_precision
@@ -57,18 +57,31 @@ class Run:
 
 def makings_of(params: TrainParams, recipe: Recipe, record: SplitRecord, weights: Path) -> Makings:
     """Return what decides the run of a recipe on a split, from pretrained weights where the recipe begins from such."""
-    pretrained = weights / FILE_NAME if recipe.model.base in PRETRAINED else None
-    if pretrained and not pretrained.is_file():
-        raise InputError(f"{pretrained} does not exist; run the stage weights first")
     facts = {
         "data": record.content_sha256,
         "recipe": recipe.model_dump(mode="json"),
         "seed": params.seed,
-        "weights": sha256_of(pretrained) if pretrained else None,
+        "weights": _pretrained(weights) if recipe.model.base in PRETRAINED else None,
         "versions": [tf.__version__, keras.__version__, np.__version__],
     }
     files = [TASKS / "train.py"] + [file for folder in CODE_FOLDERS for file in (TASKS / folder).glob("*.py")]
     return Makings(facts, {file.relative_to(TASKS).as_posix(): file for file in files})
+
+
+def _pretrained(folder: Path) -> dict[str, Any]:
+    """Return what the stage `weights` has recorded of its file, whose bytes are compared."""
+    try:
+        record = read_json(folder / RECORD_NAME)
+        found = sha256_of(folder / FILE_NAME)
+    except FileNotFoundError as error:
+        raise InputError(f"{error.filename} does not exist; run the stage weights first") from error
+    except ValueError as error:
+        raise InputError(f"{folder / RECORD_NAME} is not JSON: {error}") from error
+    if not isinstance(record, dict) or record.get("sha256") != found:
+        raise InputError(
+            f"{folder / FILE_NAME} is not the file that {RECORD_NAME} beside it names; run the stage weights"
+        )
+    return record
 
 
 def prepare(params: TrainParams, recipe: Recipe, split: Path, record: SplitRecord, makings: Makings) -> Run:

@@ -25,10 +25,10 @@ def folder(tmp_path: Path) -> Path:
     [
         ({}, {}),
         ({"train.seed": 3}, {}),
-        (PHOTOS, {"train.recipe": "photos", "split.image_size": 64, "download.sha256": None}),
-        (COLLECTION, {"train.recipe": "photos", "split.image_size": 64}),  # the look finds its pin
+        (PHOTOS, {"train.recipe": "finetune", "split.image_size": 128, "download.sha256": None}),
+        (COLLECTION, {"train.recipe": "finetune", "split.image_size": 128}),  # the look finds its pin
         ({**COLLECTION, "train.recipe": "fast", "split.image_size": 32}, {}),
-        ({**PHOTOS, "download.sha256": "0" * 64}, {"train.recipe": "photos", "split.image_size": 64}),
+        ({**PHOTOS, "download.sha256": "0" * 64}, {"train.recipe": "finetune", "split.image_size": 128}),
     ],
 )
 def test_what_goes_with_a_data_set_is_added_and_said(

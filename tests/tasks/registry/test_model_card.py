@@ -56,6 +56,18 @@ def test_digits_are_called_digits(params: dict[str, Any]) -> None:
     assert "not CIFAR-10" not in model_card(METRICS, small_training(), SPLIT, params)
 
 
+def test_it_names_the_weights_that_it_began_with(params: dict[str, Any]) -> None:
+    began = {"base": "x", "sha256": "a" * 64, "source": "some-model 1.0", "licence": "MIT", "trained_on": "<ImageNet>"}
+    card = model_card(METRICS, {**small_training(), "pretrained": began}, SPLIT, params)
+    assert f"It began with weights of some-model 1.0 (trained on &lt;ImageNet&gt;; MIT), sha256 `{'a' * 64}`." in card
+    own = {**began, "source": None, "licence": None, "trained_on": None}
+    assert f"It began with weights, sha256 `{'a' * 64}`." in model_card(
+        METRICS, {**small_training(), "pretrained": own}, SPLIT, params
+    )
+    assert "It began" not in model_card(METRICS, {**small_training(), "pretrained": None}, SPLIT, params)
+    assert "It began" not in model_card(METRICS, small_training(), SPLIT, params), "of a model from before"
+
+
 def test_what_two_classes_have_stands_only_there(params: dict[str, Any]) -> None:
     card = model_card(METRICS, small_training(), SPLIT, params)
     assert "| balanced accuracy | 89.00 % |" in card

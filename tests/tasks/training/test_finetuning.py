@@ -1,0 +1,72 @@
+"""Fine-tuning by the engine: the head first, then all layers, on any number of replicas, however often stopped."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tasks.models.heads import backbone_weights
+from tasks.stage.errors import ResumableError
+from tasks.training.checkpoint import CheckpointFolder
+from tasks.training.saver import Saver
+from tests.tasks.training.test_trainer import StopAfter, largest_relative_gap, one_step_a_launch, trained, trainer
+
+# Without its weights from a file the network knows nothing, but it is the same network.
+FINETUNE: dict[str, Any] = {
+    "epochs": 2,
+    "batch_size": 20,
+    "model": {
+        "base": "efficientnet_lite0",
+        "head": "linear",
+        "weights": "imagenet",
+        "scaling": "imagenet",
+        "frozen_stages": 5,
+    },
+    "optimizer": {"name": "adamw", "learning_rate": 0.001, "weight_decay": 0.05, "input_rate_factor": 0.1},
+    "schedule": {"name": "cosine", "start": 0, "warmup": 0.2, "end": 0},
+    "augment": {"crop": 2, "flip": "both"},
+    "head_epochs": 1,
+    "lookahead": None,
+}
+
+
+def test_two_replicas_walk_as_one() -> None:
+    one, alone = trained(**FINETUNE)
+    two, together = trained("cpu:2", **FINETUNE)
+    assert largest_relative_gap(two, one) < 1e-9
+    assert together.history[-1] == pytest.approx(alone.history[-1], rel=1e-9)
+
+
+def test_a_run_stopped_in_both_phases_ends_in_the_same_bits(tmp_path: Path) -> None:
+    changes = {**FINETUNE, "precision": "float32"}
+    alone, expected = trained(**changes)
+    for launches in (1, 2):
+        engine, saver = one_step_a_launch(trainer(**changes)), Saver(CheckpointFolder(tmp_path, "run"))
+        engine.resume(saver)
+        engine.stop_requested = StopAfter(launches)
+        with pytest.raises(ResumableError):
+            engine.fit(saver)
+    engine, saver = trainer(**changes), Saver(CheckpointFolder(tmp_path, "run"))
+    resumed = engine.resume(saver)
+    assert resumed is not None
+    assert resumed.step == 5  # the first three are the head's alone
+    assert engine.fit(saver).history == expected.history
+    for ours, theirs in zip(engine.model.get_weights(), alone, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_the_backbone_rests_while_the_head_begins_and_frozen_stages_for_good() -> None:
+    engine = trainer(**{**FINETUNE, "epochs": 1, "head_epochs": 1})
+    resting = set(backbone_weights(engine.model))
+    before = {weight.path: weight.numpy() for weight in engine.model.weights}
+    engine.fit()
+    changed = {path for weight in engine.model.weights if (weight.numpy() != before[path := weight.path]).any()}
+    assert changed == {"unscaled_logits/kernel"}
+    assert len(resting) > 50
+    engine = trainer(**{**FINETUNE, "epochs": 1, "head_epochs": 0})
+    before = {weight.path: weight.numpy() for weight in engine.model.weights}
+    engine.fit()
+    changed = {path for weight in engine.model.weights if (weight.numpy() != before[path := weight.path]).any()}
+    assert changed == {weight.path for weight in engine.model.trainable_weights}
+    assert not any(path.startswith(("stem", "stage1", "stage5")) for path in changed)
