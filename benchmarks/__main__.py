@@ -23,7 +23,7 @@ PARTS = (
     "gate_power",
     "growth",
 )
-LONG_PARTS = ("accuracy_race", "time_to_accuracy", "recipe_accuracy", "best_curve")
+LONG_PARTS = ("accuracy_race", "photographs", "time_to_accuracy", "recipe_accuracy", "best_curve")
 
 RESULTS = Path(__file__).with_name("results.md")
 HEADING = "## "
