@@ -185,6 +185,8 @@ class Recipe(Section):
         select: `best` keeps the weights of the lowest validation loss, `last` those of the last step.
         head_epochs: For so many epochs at first only the head is trained, at the peak rate: what a new head, which
             knows nothing yet, would ask of pretrained layers is not worth following.
+        min_steps: Of the whole run: where images are so few that the epochs have fewer, all epochs are as many times
+            more.
     """
 
     epochs: Annotated[float, Field(gt=0)]
@@ -193,6 +195,7 @@ class Recipe(Section):
     precision: Literal["auto", "float32", "bfloat16", "float64"] = "float32"
     select: Literal["best", "last"] = "best"
     head_epochs: NonNegative = 0.0
+    min_steps: Annotated[int, Field(ge=0)] = 0
     model: ModelParams
     loss: LossParams
     optimizer: OptimizerParams

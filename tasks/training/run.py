@@ -1,5 +1,6 @@
 """A training run: what it is made of, what it reads, and what of it must hold before it begins."""
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,17 @@ def makings_of(params: TrainParams, recipe: Recipe, record: SplitRecord, weights
     return Makings(facts, {file.relative_to(TASKS).as_posix(): file for file in files})
 
 
+def for_so_many(recipe: Recipe, images: int) -> Recipe:
+    """Return the recipe with as many epochs as give `min_steps` steps on so many training images, and say so."""
+    steps = images // recipe.batch_size if recipe.drop_last else -(-images // recipe.batch_size)
+    times = recipe.min_steps / (max(steps, 1) * recipe.epochs)
+    if times <= 1:
+        return recipe
+    epochs = math.ceil(recipe.epochs * times)
+    print(f"{images:,} images are few: {epochs} epochs instead of {recipe.epochs:g}, for {recipe.min_steps} steps")
+    return recipe.model_copy(update={"epochs": float(epochs), "head_epochs": recipe.head_epochs * times})
+
+
 def _pretrained(folder: Path) -> dict[str, Any]:
     """Return what the stage `weights` has recorded of its file, whose bytes are compared."""
     try:
@@ -95,6 +107,7 @@ def prepare(params: TrainParams, recipe: Recipe, split: Path, record: SplitRecor
     check_arrays(validation, "validation", record, split)
     _check_augmentation(params, recipe, record)
     statistics = pixel_statistics(training.images)
+    recipe = for_so_many(recipe, len(training.labels))
     return Run(params, recipe, recipe.precision, record, training, validation, statistics, makings)
 
 
