@@ -1,7 +1,15 @@
+import hashlib
+from pathlib import Path
+
 import pytest
 
+from tasks.data.arrays import SplitRecord
+from tasks.models.pretrained import FILE_NAME, RECORD_NAME
+from tasks.params.params import TrainParams
 from tasks.params.recipe import Recipe
-from tasks.training.run import for_so_many
+from tasks.stage.errors import InputError
+from tasks.stage.files import write_json
+from tasks.training.run import Makings, for_so_many, makings_of
 from tests.tasks.training.test_trainer import RECIPE
 
 
@@ -19,7 +27,8 @@ def test_few_images_are_seen_more_often(images: int, epochs: float, head_epochs:
         {**RECIPE, "epochs": 4, "batch_size": 10, "head_epochs": 1, "min_steps": 250, "drop_last": False}
     )
     adapted = for_so_many(recipe, images)
-    assert (adapted.epochs, adapted.head_epochs) == (epochs, pytest.approx(head_epochs))
+    assert adapted.epochs == epochs
+    assert adapted.head_epochs == pytest.approx(head_epochs)
     assert adapted.epochs * -(-images // 10) >= 250
 
 
@@ -27,3 +36,31 @@ def test_a_recipe_that_asks_for_no_steps_stays_as_it_is(capsys: pytest.CaptureFi
     recipe = Recipe.model_validate(RECIPE)
     assert for_so_many(recipe, 3) is recipe
     assert capsys.readouterr().out == ""
+
+
+def makings(weights: Path) -> Makings:
+    model = {"base": "efficientnet_lite0", "head": "linear", "weights": "imagenet", "scaling": "imagenet"}
+    recipe = Recipe.model_validate({**RECIPE, "model": model})
+    record = SplitRecord("folders", ("a", "b"), (32, 32, 3), "stable", 0, {}, {}, {"train": "0" * 64}, {})
+    return makings_of(TrainParams(recipe="finetune"), recipe, record, weights)
+
+
+def test_a_run_is_of_its_pretrained_weights(tmp_path: Path) -> None:
+    fingerprints = []
+    for body in (b"one", b"another"):
+        (tmp_path / FILE_NAME).write_bytes(body)
+        write_json(tmp_path / RECORD_NAME, {"base": "efficientnet_lite0", "sha256": hashlib.sha256(body).hexdigest()})
+        fingerprints.append(makings(tmp_path).fingerprint)
+    assert fingerprints[0] != fingerprints[1]
+
+
+def test_pretrained_weights_that_were_changed_are_refused_before_they_are_read(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"weights\.json does not exist; run the stage weights first"):
+        makings(tmp_path)
+    (tmp_path / RECORD_NAME).write_text("{")
+    (tmp_path / FILE_NAME).write_bytes(b"planted")
+    with pytest.raises(InputError, match=r"weights\.json is not JSON"):
+        makings(tmp_path)
+    write_json(tmp_path / RECORD_NAME, {"base": "efficientnet_lite0", "sha256": "0" * 64})
+    with pytest.raises(InputError, match=r"weights\.pth is not the file that weights\.json beside it names"):
+        makings(tmp_path)
