@@ -1,7 +1,10 @@
 """Which addresses parameters may have: whatever stands there is recorded, by git, dvc.lock and releases."""
 
 import re
+from typing import Annotated, Any
 from urllib.parse import parse_qsl, unquote, urlsplit
+
+from pydantic import AfterValidator, BeforeValidator
 
 DOWNLOAD_URL = "RETRAIN_DOWNLOAD_URL"  # holds the addresses that nothing may record
 BUCKET = r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"  # patterns of S3's names, without / at an end
@@ -55,3 +58,17 @@ def _holds_secret(url: str) -> bool:
     hidden_query = parts.scheme.startswith("http") and "?" in unquote(parts.path)
     values_without_name = bool(parts.query) and not names
     return has_user or hidden_query or values_without_name or not OPEN_NAMES.issuperset(names)
+
+
+def _checked(urls: tuple[str, ...]) -> tuple[str, ...]:
+    for url in urls:
+        check_address(url)
+    return urls
+
+
+def _one_or_several(value: Any) -> Any:
+    """Return one address as a list of it, and nothing as an empty one."""
+    return [value] if isinstance(value, str) else value or ()
+
+
+Addresses = Annotated[tuple[str, ...], BeforeValidator(_one_or_several), AfterValidator(_checked)]

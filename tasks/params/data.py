@@ -2,11 +2,11 @@
 
 import os
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from tasks.params.address import DOWNLOAD_URL, check_address
+from tasks.params.address import DOWNLOAD_URL, Addresses
 from tasks.params.section import Fraction, Positive, Section, Seed, Share
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -38,24 +38,12 @@ class DownloadParams(Section):
     """
 
     dataset: Literal["cifar10", "folders", "digits"]
-    url: tuple[str, ...] = ()
+    url: Addresses = ()
     sha256: Sha256 | None = None
     follow: bool = True
     max_lost: Annotated[float, Field(ge=0, le=1)] = 0.2
     attempts: Positive = 5
     timeout_seconds: Annotated[float, Field(gt=0)] = 30
-
-    @field_validator("url", mode="before")
-    @classmethod
-    def _one_or_several(cls, value: Any) -> Any:
-        return [value] if isinstance(value, str) else value
-
-    @field_validator("url")
-    @classmethod
-    def _known_scheme(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for url in value:
-            check_address(url)
-        return value
 
     @model_validator(mode="after")
     def _address_present(self) -> "DownloadParams":
