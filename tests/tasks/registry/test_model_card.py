@@ -59,7 +59,7 @@ def test_digits_are_called_digits(params: dict[str, Any]) -> None:
 def test_it_names_the_weights_that_it_began_with(params: dict[str, Any]) -> None:
     began = {"base": "x", "sha256": "a" * 64, "source": "some-model 1.0", "licence": "MIT", "trained_on": "<ImageNet>"}
     card = model_card(METRICS, {**small_training(), "pretrained": began}, SPLIT, params)
-    assert f"It began with weights of some-model 1.0 (trained on &lt;ImageNet&gt;; MIT), sha256 `{'a' * 64}`." in card
+    assert f"It began with weights of some-model 1.0 (trained on &#60;ImageNet&#62;; MIT), sha256 `{'a' * 64}`." in card
     own = {**began, "source": None, "licence": None, "trained_on": None}
     assert f"It began with weights, sha256 `{'a' * 64}`." in model_card(
         METRICS, {**small_training(), "pretrained": own}, SPLIT, params
