@@ -22,7 +22,10 @@ class Sleeper:
         self.broken = False
 
     def is_running(self) -> bool:
-        stat = Path(f"/proc/{self.process.pid}/stat").read_text()
+        try:
+            stat = Path(f"/proc/{self.process.pid}/stat").read_text()
+        except (FileNotFoundError, ProcessLookupError):  # it died since it was seen to live
+            return False
         return stat.rpartition(")")[2].split()[0] != "T"
 
     def start(self) -> None:
