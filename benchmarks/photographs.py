@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 
 from benchmarks.accuracy_race import percent
 from benchmarks.turns import required_torch_python
-from benchmarks.workspace import ROOT, SPLIT, fill, run, stage
+from benchmarks.workspace import ROOT, SPLIT, fill, run, stage, steps_recipe
 from tasks.evaluation.metrics import confusion_matrix, macro_f1
 from tasks.models.pretrained import FILE_NAME
-from tasks.params.params import load_params
 from tasks.stage.errors import InputError
 from tasks.stage.files import read_json
 
@@ -69,7 +68,7 @@ def train_ours(seed: int) -> Finish:
 
 def train_torch(python: str, seed: int) -> Finish:
     """Run benchmarks.sides.finetune for as many epochs, in batches of as many images."""
-    recipe = load_params().recipes[RECIPE]
+    recipe = steps_recipe(RECIPE)
     arguments = [str(SPLIT.resolve()), str((WEIGHTS / FILE_NAME).resolve()), str(seed)]
     arguments += [f"{recipe.epochs:.0f}", str(recipe.batch_size)]
     output = run([python, "-m", "benchmarks.sides.finetune", *arguments], ROOT)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.turns import NO_TORCH, rates, ratio, spread, take_turns, torch_python
-from tasks.params.params import load_params
+from benchmarks.workspace import steps_recipe
 
 ROUNDS = 15
 
@@ -34,7 +34,7 @@ class Case:
 
         Images are never shrunk and Muon is left to SGD, since neither other side has either: a network is compared.
         """
-        recipe = load_params().recipes[self.recipe]
+        recipe = steps_recipe(self.recipe)
         changes: dict[str, Any] = {"batch_size": self.batch_size, "precision": self.precision, "epochs": 1e6}
         changes["augment"] = recipe.augment.model_copy(update={"shrink": None})
         if recipe.optimizer.name == "muon":

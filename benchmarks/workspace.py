@@ -12,7 +12,8 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from infra.local.object_store import ObjectStore
-from tasks.params.params import PARAMS_FILE
+from tasks.params.params import PARAMS_FILE, load_params
+from tasks.params.recipe import Recipe
 from tasks.stage.errors import InputError
 
 ROOT = Path(__file__).parent.parent
@@ -54,6 +55,14 @@ def write_params(
     values["recipes"][recipe].update(changes)
     with (folder / PARAMS_FILE).open("w", encoding="utf-8") as stream:
         YAML().dump(values, stream)
+
+
+def steps_recipe(name: str) -> Recipe:
+    """Return a recipe of params.yaml; raises InputError where it is one without training steps."""
+    recipe = load_params().recipes[name]
+    if not isinstance(recipe, Recipe):
+        raise InputError(f"recipes.{name} takes no training steps")
+    return recipe
 
 
 def stage(name: str) -> list[str]:

@@ -13,11 +13,12 @@ import numpy as np
 from dvclive import Live
 
 from tasks.stage.quiet_tensorflow import keras, tf
-from tasks.data.arrays import load_split_record
+from tasks.data.arrays import SplitRecord, load_split_record
 from tasks.model_files.configuration import check_layers
 from tasks.model_files.files import save_model
 from tasks.models.build import build_model, load_pretrained, logits_of, whiten, with_temperature
 from tasks.params.params import TrainParams, load_params
+from tasks.params.probe import ProbeRecipe
 from tasks.params.recipe import Recipe
 from tasks.stage.errors import InputError, run_command
 from tasks.stage.files import remove_leftovers, replaced_folder
@@ -26,14 +27,16 @@ from tasks.stage.shown import percent
 from tasks.training.checkpoint import CheckpointFolder
 from tasks.training.cluster import Agreement, Cluster, read_cluster
 from tasks.training.distribute import build_strategy
+from tasks.training.features import FeatureStore
 from tasks.training.feed import Samples
 from tasks.training.interruption import interruptible
 from tasks.training.local_hosts import run_hosts
 from tasks.training.machine import Machine, cores, describe, differences, use_threads
 from tasks.training.precision import POLICIES
+from tasks.training.probe import features_key, probe
 from tasks.training.record import HistoryWriter, write_facts, write_speed
 from tasks.training.remote_checkpoints import RemoteCheckpoints
-from tasks.training.run import Run, agreed, check_batch_size, makings_of, prepare
+from tasks.training.run import Prepared, Run, agreed, check_batch_size, makings_of, prepare, read
 from tasks.training.run_checkpoints import fetch_newer, saving
 from tasks.training.saver import Saver, warn_on_stderr
 from tasks.training.temperature import calibrate
@@ -43,17 +46,18 @@ SPLIT_FOLDER = Path("data/split")
 WEIGHTS_FOLDER = Path("data/weights")
 MODEL_FOLDER = Path("model")
 CHECKPOINT_FOLDER = Path(".cache/checkpoints")
-CODE_FOLDERS = ("models", "training")
+FEATURES_FOLDER = Path(".cache/features")
 FEW_STEPS = 100
 
 
 def train(
     params: TrainParams,
-    recipe: Recipe,
+    recipe: Recipe | ProbeRecipe,
     split: Path,
     output: Path,
     checkpoints: Path = CHECKPOINT_FOLDER,
     weights: Path = WEIGHTS_FOLDER,
+    features: Path = FEATURES_FOLDER,
 ) -> None:
     """Train a model on `split` and write it and its history to the folder `output`.
 
@@ -67,6 +71,7 @@ def train(
         output: Folder that gets model.keras and what belongs to it; see the README's contracts.
         checkpoints: Folder of all runs' checkpoints.
         weights: Folder of the pretrained weights, where the recipe begins from such.
+        features: Folder of the features that a probe has computed before.
 
     Raises:
         InputError: A device is not there, the replicas do not divide the batch size, the data do not fit, or the
@@ -74,6 +79,10 @@ def train(
         ResumableError: SIGTERM or Ctrl-C stopped the run, or a host is gone; the same call goes on.
     """
     cluster, record = read_cluster(), load_split_record(split)
+    if isinstance(recipe, ProbeRecipe):
+        if cluster.is_chief:
+            _probe(params, recipe, split, record, output, weights, features)
+        return
     makings = makings_of(params, recipe, record, weights)
     folder = CheckpointFolder(checkpoints, makings.fingerprint)
     with contextlib.ExitStack() as stack:
@@ -105,12 +114,45 @@ def _lead(run: Run, trainer: Trainer, output: Path, checkpoints: Path, remote: R
     with saving(run.params, run.makings, folder, remote) as saver, replaced_folder(output) as temporary:
         with Live(str(temporary / "dvclive"), dvcyaml=None, save_dvc_exp=False) as live:
             result = _fit(trainer, saver, HistoryWriter(live), machine)
-        network = _in_float32(trainer, run)
-        calibrated = calibrate(logits_of(network), trainer.validation)
-        final = with_temperature(network, calibrated.temperature)
-        save_model(final, temporary / "model.keras")
-        write_facts(temporary, final, result, calibrated, run)
+        _write(_in_float32(trainer, run), result, run, temporary)
     write_speed(result, trainer.strategy, max(len(trainer.cluster.hosts), 1), machine)
+
+
+def _probe(
+    params: TrainParams,
+    recipe: ProbeRecipe,
+    split: Path,
+    record: SplitRecord,
+    output: Path,
+    weights: Path,
+    features: Path,
+) -> None:
+    """Solve the head on frozen features, as the only host that has anything to do, and write what comes of it."""
+    with interruptible() as interruption:
+        use_threads(params.threads)
+        strategy = build_strategy(params.devices)
+        run = read(params, recipe, split, record, makings_of(params, recipe, record, weights))
+        machine = describe(strategy, run.precision)
+        with tf.device(strategy.extended.worker_devices[0]):
+            network = build_model(recipe.model, record.image_shape, len(record.classes), run.statistics)
+            load_pretrained(network, recipe.model, weights)
+            store = FeatureStore(features, features_key(run, machine), warn_on_stderr)
+            remove_leftovers(output)
+            result = probe(network, run, store, interruption.requested)
+            with replaced_folder(output) as temporary:
+                with Live(str(temporary / "dvclive"), dvcyaml=None, save_dvc_exp=False) as live:
+                    for logs in result.history:
+                        HistoryWriter(live).write(logs)
+                _write(network, result, run, temporary)
+        write_speed(result, strategy, 1, machine)
+
+
+def _write(network: keras.Model, result: Result, run: Prepared, folder: Path) -> None:
+    """Calibrate the network that a run has made, and write it and what belongs to it into a folder."""
+    calibrated = calibrate(logits_of(network), Samples(run.validation.images, run.validation.labels))
+    final = with_temperature(network, calibrated.temperature)
+    save_model(final, folder / "model.keras")
+    write_facts(folder, final, result, calibrated, run)
 
 
 def _follow(run: Run, trainer: Trainer, checkpoints: Path) -> None:

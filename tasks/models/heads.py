@@ -26,12 +26,13 @@ def residual_separable(features: keras.KerasTensor, classes: int, params: ModelP
 
 
 def linear(features: keras.KerasTensor, classes: int, params: ModelParams) -> keras.KerasTensor:
-    """Global pooling, then one matrix without bias, scaled by `logit_scale`."""
+    """Global pooling, then one matrix, with a bias where `bias` says so, scaled by `logit_scale`."""
     pooling = keras.layers.GlobalMaxPooling2D if params.pooling == "max" else keras.layers.GlobalAveragePooling2D
     x = pooling(name="pooling")(features)
     # PyTorch's default for a linear layer, which airbench inherits: uniform ± 1/√fan_in.
     initializer = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
-    x = keras.layers.Dense(classes, use_bias=False, kernel_initializer=initializer, name="unscaled_logits")(x)
+    unscaled = keras.layers.Dense(classes, use_bias=params.bias, kernel_initializer=initializer, name="unscaled_logits")
+    x = unscaled(x)
     return keras.layers.Rescaling(params.logit_scale, name="logits")(x)
 
 

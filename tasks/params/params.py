@@ -10,6 +10,7 @@ from ruamel.yaml import YAML
 
 from tasks.params.address import BUCKET, PREFIX
 from tasks.params.data import DownloadParams, SplitParams
+from tasks.params.probe import RECIPE_KINDS, AnyRecipe, ProbeRecipe
 from tasks.params.recipe import Recipe
 from tasks.params.retrain import RetrainParams
 from tasks.params.section import Fraction, Positive, Section, Seed, Share
@@ -134,7 +135,7 @@ class Params(Section):
     evaluate: EvaluateParams
     publish: PublishParams
     retrain: RetrainParams = RetrainParams()
-    recipes: dict[str, Recipe]
+    recipes: dict[str, AnyRecipe]
 
     @model_validator(mode="after")
     def _recipe_known(self) -> "Params":
@@ -143,7 +144,7 @@ class Params(Section):
         return self
 
     @property
-    def recipe(self) -> Recipe:
+    def recipe(self) -> Recipe | ProbeRecipe:
         """The recipe that `train.recipe` names."""
         return self.recipes[self.train.recipe]
 
@@ -190,16 +191,23 @@ def parse_params(values: Any, source: str) -> Params:
 
 def _sentence(problem: Any) -> str:
     """Return one of pydantic's problems as `train.batch_size = 0: input should be greater than 0`."""
-    key = ".".join(str(part) for part in problem["loc"])
+    location = _location(problem)
+    key = ".".join(str(part) for part in location)
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
-        value = "…" if SECRET_NAME.search(str(problem["loc"][-1])) else _shown(problem["input"])
+        value = "…" if SECRET_NAME.search(str(location[-1])) else _shown(problem["input"])
         return f"{key} = {value}: no such parameter; {_allowed_keys(problem['loc'])}"
     if problem["type"] == "missing":
         return f"{key} is missing"
     if problem["type"] == "value_error":
         return f"{key}: {message}" if key else message
     return f"{key} = {_shown(problem['input'])}: {message[0].lower()}{message[1:]}"
+
+
+def _location(problem: Any) -> tuple[int | str, ...]:
+    """Return where a problem is in the file: pydantic also names the kind of a recipe, which stands nowhere there."""
+    location: tuple[int | str, ...] = problem["loc"]
+    return (*location[:2], *location[3:]) if location[:1] == ("recipes",) else location
 
 
 def _shown(value: Any) -> str:
@@ -215,12 +223,9 @@ def _shown(value: Any) -> str:
 def _allowed_keys(location: tuple[int | str, ...]) -> str:
     """Name the keys that the section holding an unknown key may have."""
     section: Any = Params
+    if location[0] == "recipes":
+        section, location = RECIPE_KINDS[str(location[2])], location[3:]
     for part in location[:-1]:
-        if section is Params and part == "recipes":
-            section = dict
-        elif section is dict:
-            section = Recipe
-        else:
-            annotation = section.model_fields[str(part)].annotation
-            section = next(kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type))
+        annotation = section.model_fields[str(part)].annotation
+        section = next(kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type))
     return f"allowed are {', '.join(section.model_fields)}"

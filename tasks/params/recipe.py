@@ -26,7 +26,7 @@ SETTINGS: dict[str, dict[str, frozenset[str]]] = {
         ),
         "airbench": frozenset({"widths", "activation", "convolutions", "whitening", "batch_norm_momentum"}),
     },
-    "head": {"residual_separable": frozenset(), "linear": frozenset({"pooling", "logit_scale"})},
+    "head": {"residual_separable": frozenset(), "linear": frozenset({"pooling", "logit_scale", "bias"})},
 }
 
 
@@ -46,6 +46,7 @@ class ModelParams(Section):
         activation: Of `airbench`.
         pooling: Of the `linear` head.
         logit_scale: Factor on the `linear` head's logits.
+        bias: Whether the `linear` head adds a number to each class.
         batch_norm_momentum: The share of the running statistics kept a step; of `airbench`, and of `vgg16` with
             `batch_norm`.
         convolutions: Of each group of `airbench`; the third is a residual branch, as in airbench96.
@@ -60,6 +61,7 @@ class ModelParams(Section):
     activation: Literal["relu", "gelu", "gelu_tanh", "silu"] = "gelu"
     pooling: Literal["average", "max"] = "average"
     logit_scale: Annotated[float, Field(gt=0)] = 1.0
+    bias: bool = False
     batch_norm_momentum: Share = 0.6
     convolutions: Annotated[int, Field(ge=2, le=3)] = 2
     batch_norm: bool = False

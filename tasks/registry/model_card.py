@@ -95,8 +95,12 @@ It is here for comparison with the original notebook only.
 ## Training
 
 Recipe `{{ training.recipe }}`, seed {{ training.seed }}, precision {{ training.precision }}: \
+{% if recipe_method == "probe" %}
+a linear head on frozen features, the best of {{ training.epochs_run }} penalties by validation loss.
+{% else %}
 {{ training.epochs_run }} epochs, {{ training.steps | count }} steps.
 The weights of epoch {{ training.best_epoch }} were kept.
+{% endif %}
 {% if training.pretrained is defined and training.pretrained %}
 It began with weights\
 {% if training.pretrained.source %} of {{ training.pretrained.source | markdown_text }} (trained on \
@@ -177,5 +181,6 @@ def model_card(
         shape="×".join(map(str, split["image_shape"])),
         architecture=f"base {recipe['model']['base']}, head {recipe['model']['head']}",
         augmentation=params["evaluate"]["test_time_augmentation"].replace("_", " "),
+        recipe_method=recipe.get("method", "steps"),
         recipe=json.dumps(recipe, indent=2, sort_keys=True, ensure_ascii=False),
     )

@@ -75,6 +75,7 @@ def render_report(evaluated: Evaluated) -> str:
         augmentation=AUGMENTATIONS[evaluated.augmentation],
         even_odds_loss=math.log(len(evaluated.classes)),
         charts=_charts(evaluated),
+        is_probe=is_probe(evaluated),
         pairs=list(confused_pairs(evaluated)),
         matrix_classes=len(plots.most_confused(evaluated.confusion)),
         chart_classes=min(len(evaluated.classes), plots.MAX_NAMED_CLASSES),
@@ -132,17 +133,23 @@ def confused_pairs(evaluated: Evaluated) -> Iterator[tuple[str, str, int, float]
             yield evaluated.classes[actual], evaluated.classes[predicted], images, share
 
 
+def is_probe(evaluated: Evaluated) -> bool:
+    """Return whether a linear head was solved on frozen features, a row of the history for each penalty tried."""
+    return "penalty" in evaluated.history
+
+
 def _charts(evaluated: Evaluated) -> dict[str, Markup]:
     history = evaluated.history
     epochs = range(1, len(history["train_loss"]) + 1)
     kept = evaluated.training.get("best_epoch")
+    setting = "penalty" if is_probe(evaluated) else "learning_rate"
     loss = {"train": history["train_loss"], "validation": history["validation_loss"]}
     top1 = {"train": history["train_top1"], "validation": history["validation_top1"]}
     charts = {
         "interval": plots.interval_line(evaluated.metrics, len(evaluated.classes)),
         "top1": plots.curves(epochs, top1, "{:.0%}", kept),
         "loss": plots.curves(epochs, loss, "{:.3g}", kept),
-        "learning_rate": plots.curves(epochs, {"learning rate": history["learning_rate"]}, "{:.3g}", kept),
+        "setting": plots.curves(epochs, {setting.replace("_", " "): history[setting]}, "{:.3g}", kept),
         "confusion": plots.confusion_picture(evaluated.confusion, evaluated.classes),
         "reliability": plots.reliability_diagram(evaluated.calibration),
         "classes": plots.class_scores_picture(evaluated.classes, class_scores(evaluated.confusion)),

@@ -11,7 +11,7 @@ from dvclive import Live
 from tasks.stage.files import sha256_of, write_json
 from tasks.stage.runtime import write_runtime
 from tasks.stage.shown import percent
-from tasks.training.run import Run
+from tasks.training.run import Prepared
 from tasks.training.temperature import Calibrated
 from tasks.training.trainer import Result
 
@@ -41,14 +41,14 @@ def write_facts(
     model: keras.Model,
     result: Result,
     calibrated: Calibrated,
-    run: Run,
+    run: Prepared,
 ) -> None:
     """Write history.json and training.json beside model.keras.
 
     Args:
         folder: The stage's output; it holds model.keras.
         model: What model.keras holds.
-        result: From Trainer.fit.
+        result: From Trainer.fit, or of a probe.
         calibrated: From tasks.training.temperature.calibrate; the model has its temperature.
         run: What was trained.
     """
@@ -73,7 +73,9 @@ def write_facts(
         "model_sha256": sha256_of(folder / "model.keras"),
     }
     write_json(folder / "training.json", training)
-    print(f"trained {len(result.history)} epochs; validation top-1 {percent(validation['top1'])}")
+    count = len(result.history)
+    made = f"penalty {best['penalty']:g} is the best of {count}" if "penalty" in best else f"trained {count} epochs"
+    print(f"{made}; validation top-1 {percent(validation['top1'])}")
     print(calibrated.sentence(), flush=True)
 
 

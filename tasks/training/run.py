@@ -13,6 +13,7 @@ from tasks.data.arrays import Arrays, SplitRecord, check_arrays, load_arrays
 from tasks.models.pretrained import FILE_NAME, PRETRAINED, RECORD_NAME
 from tasks.models.whitening import PixelStatistics, pixel_statistics
 from tasks.params.params import TrainParams
+from tasks.params.probe import ProbeRecipe
 from tasks.params.recipe import Recipe
 from tasks.stage.errors import InputError
 from tasks.stage.files import read_json, sha256_of
@@ -43,11 +44,11 @@ class Makings:
 
 
 @dataclass(frozen=True)
-class Run:
-    """One training run, with the data that it reads."""
+class Prepared:
+    """What a recipe of any kind is about to make a model of."""
 
     params: TrainParams
-    recipe: Recipe
+    recipe: Recipe | ProbeRecipe
     precision: str
     record: SplitRecord
     training: Arrays
@@ -56,7 +57,14 @@ class Run:
     makings: Makings
 
 
-def makings_of(params: TrainParams, recipe: Recipe, record: SplitRecord, weights: Path) -> Makings:
+@dataclass(frozen=True)
+class Run(Prepared):
+    """One training run in steps, with the data that it reads."""
+
+    recipe: Recipe
+
+
+def makings_of(params: TrainParams, recipe: Recipe | ProbeRecipe, record: SplitRecord, weights: Path) -> Makings:
     """Return what decides the run of a recipe on a split, from pretrained weights where the recipe begins from such."""
     facts = {
         "data": record.content_sha256,
@@ -96,19 +104,32 @@ def _pretrained(folder: Path) -> dict[str, Any]:
     return record
 
 
+def read(
+    params: TrainParams, recipe: Recipe | ProbeRecipe, split: Path, record: SplitRecord, makings: Makings
+) -> Prepared:
+    """Read the data of a recipe; the precision is a probe's own, float32, or as the recipe has it.
+
+    Raises:
+        InputError: The arrays are not the ones that the record names.
+    """
+    training, validation = load_arrays(split, "train"), load_arrays(split, "validation")
+    check_arrays(training, "train", record, split)
+    check_arrays(validation, "validation", record, split)
+    precision = "float32" if isinstance(recipe, ProbeRecipe) else recipe.precision
+    statistics = pixel_statistics(training.images)
+    return Prepared(params, recipe, precision, record, training, validation, statistics, makings)
+
+
 def prepare(params: TrainParams, recipe: Recipe, split: Path, record: SplitRecord, makings: Makings) -> Run:
     """Read the data of a run; the precision is as the recipe has it, which may be `auto` still.
 
     Raises:
         InputError: The arrays are not the ones that the record names, or an augmentation is larger than the images.
     """
-    training, validation = load_arrays(split, "train"), load_arrays(split, "validation")
-    check_arrays(training, "train", record, split)
-    check_arrays(validation, "validation", record, split)
+    prepared = read(params, recipe, split, record, makings)
     _check_augmentation(params, recipe, record)
-    statistics = pixel_statistics(training.images)
-    recipe = for_so_many(recipe, len(training.labels))
-    return Run(params, recipe, recipe.precision, record, training, validation, statistics, makings)
+    fields = {name: value for name, value in vars(prepared).items() if name != "recipe"}
+    return Run(recipe=for_so_many(recipe, len(prepared.training.labels)), **fields)
 
 
 def check_batch_size(params: TrainParams, recipe: Recipe, replicas: int) -> None:

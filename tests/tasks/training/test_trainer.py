@@ -224,6 +224,7 @@ def test_keras_callbacks_plug_in() -> None:
 
 def test_the_authors_recipe_trains_as_he_gave_it() -> None:
     recipe = load_params(ROOT / "params.yaml").recipes["seed"]
+    assert isinstance(recipe, Recipe)
     assert (recipe.epochs, recipe.batch_size, recipe.select) == (50, 16, "best")
     engine = trainer(**{**recipe.model_dump(), "epochs": 1})
     assert isinstance(engine.optimizer, keras.optimizers.Adam)
