@@ -1,4 +1,4 @@
-"""`finetune` and its network fine-tuned in PyTorch: the same photographs and machine, in turn, several seeds.
+"""`finetune`, `probe`, and their network in PyTorch: the same photographs and machine, in turn, several seeds.
 
 It reads data/split, of whatever photographs a person has split, and data/weights; `dvc repro weights` makes both.
 """
@@ -6,6 +6,7 @@ It reads data/split, of whatever photographs a person has split, and data/weight
 import json
 import statistics
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from tasks.stage.errors import InputError
 from tasks.stage.files import read_json
 
 SEEDS = (0, 1, 2)
-RECIPE = "finetune"
+RECIPE, PROBE = "finetune", "probe"
 WEIGHTS = Path("data/weights")
 
 
@@ -44,20 +45,25 @@ def measure() -> str:
     python = required_torch_python()
     if not (WEIGHTS / FILE_NAME).is_file():
         raise InputError(f"{WEIGHTS / FILE_NAME} does not exist; make it with train.recipe={RECIPE}: dvc repro weights")
-    sides: dict[str, list[Finish]] = {f"`{RECIPE}`, ours": [], "EfficientNet-Lite0, PyTorch": []}
+    sides: dict[str, Callable[[int], Finish]] = {
+        f"`{RECIPE}`, ours": lambda seed: train_ours(RECIPE, seed),
+        "fine-tuned in PyTorch": lambda seed: train_torch(python, seed),
+        f"`{PROBE}`, ours": lambda seed: train_ours(PROBE, seed),
+        "frozen in PyTorch, logistic regression": lambda _: probe_torch(python),
+    }
+    finishes: dict[str, list[Finish]] = {name: [] for name in sides}
     for seed in SEEDS:
-        finishes = (train_ours(seed), train_torch(python, seed))
-        for (name, side), finish in zip(sides.items(), finishes, strict=True):
-            side.append(finish)
-            print(f"{name}, seed {seed}: {finish}", flush=True)
-    return section(sides)
+        for name, train in sides.items():
+            finishes[name].append(train(seed))
+            print(f"{name}, seed {seed}: {finishes[name][-1]}", flush=True)
+    return section(finishes)
 
 
-def train_ours(seed: int) -> Finish:
-    """Run the stages train and evaluate in a folder of their own."""
+def train_ours(recipe: str, seed: int) -> Finish:
+    """Run the stages train and evaluate in a folder of their own, where no feature is known from before."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        fill(folder, RECIPE, seed, {})
+        fill(folder, recipe, seed, {})
         (folder / WEIGHTS).symlink_to(WEIGHTS.resolve())
         for each in ("train", "evaluate"):
             run(stage(each), folder)
@@ -71,7 +77,16 @@ def train_torch(python: str, seed: int) -> Finish:
     recipe = steps_recipe(RECIPE)
     arguments = [str(SPLIT.resolve()), str((WEIGHTS / FILE_NAME).resolve()), str(seed)]
     arguments += [f"{recipe.epochs:.0f}", str(recipe.batch_size)]
-    output = run([python, "-m", "benchmarks.sides.finetune", *arguments], ROOT)
+    return _finish(run([python, "-m", "benchmarks.sides.finetune", *arguments], ROOT))
+
+
+def probe_torch(python: str) -> Finish:
+    """Run benchmarks.sides.frozen."""
+    arguments = [str(SPLIT.resolve()), str((WEIGHTS / FILE_NAME).resolve())]
+    return _finish(run([python, "-m", "benchmarks.sides.frozen", *arguments], ROOT))
+
+
+def _finish(output: str) -> Finish:
     answer: dict[str, Any] = json.loads(output.splitlines()[-1])
     labels: NDArray[np.int32] = np.load(SPLIT / "test_labels.npy")
     predicted = np.asarray(answer["predicted"], np.int32)
@@ -88,20 +103,25 @@ def section(sides: dict[str, list[Finish]]) -> str:
         f"{statistics.median(each.seconds for each in side):,.0f} s |"
         for name, side in sides.items()
     ]
-    ours, theirs = sides.values()
-    times = [mine.seconds / other.seconds for mine, other in zip(ours, theirs, strict=True)]
+    tuned, torch_tuned, probed, torch_probed = sides.values()
     return "\n".join(
         [
             "## Photographs, against PyTorch",
             "",
             f"{counts['train']:,} photographs of {len(record['classes'])} classes at {record['image_shape'][0]} pixels "
             f"to train on, {counts['test']:,} to test, sha256 of these `{record['content_sha256']['test'][:16]}`. The "
-            f"same pretrained network, epochs and batches on both sides, in turn, {len(ours)} seeds; mean (smallest to "
-            "largest). Median time of the training steps; ours over theirs: "
-            f"{statistics.median(times):.2f} ({min(times):.2f}–{max(times):.2f}).",
+            f"same pretrained network, epochs and batches on both sides, in turn, {len(tuned)} seeds; mean (smallest "
+            "to largest). Median time of the training steps, or of features and solver; ours over theirs: "
+            f"`{RECIPE}` {_times(tuned, torch_tuned)}, `{PROBE}` {_times(probed, torch_probed)}.",
             "",
             "| | top-1 | macro F1 | time |",
             "|---|---|---|---|",
             *rows,
         ]
     )
+
+
+def _times(ours: list[Finish], theirs: list[Finish]) -> str:
+    """Return the ratio of the seconds: median (smallest to largest)."""
+    ratios = [mine.seconds / other.seconds for mine, other in zip(ours, theirs, strict=True)]
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"

@@ -49,7 +49,7 @@ def test_all_is_missing_then_pushed_then_there(project: Path) -> None:
     assert push(project, silent) == 0
 
 
-@pytest.mark.parametrize("lost", ["listing", "file", "all"])
+@pytest.mark.parametrize("lost", ["listing", pytest.param("file", marks=pytest.mark.long), "all"])
 def test_remote_that_lost_files_gets_them_back(
     project: Path, object_store: ObjectStore, prefix: str, lost: str
 ) -> None:

@@ -116,7 +116,15 @@ def test_one_stopped_worker_stops_all_at_one_saved_step(nursery: Nursery, tmp_pa
     assert names_in(tmp_path / "worker") == ["data", "logs", "params.yaml"]
 
 
-@pytest.mark.parametrize("differs", ["data", "recipe", "memory_megabytes", "checkpoint_every_steps"])
+@pytest.mark.parametrize(
+    "differs",
+    [
+        "data",
+        pytest.param("recipe", marks=pytest.mark.long),
+        pytest.param("memory_megabytes", marks=pytest.mark.long),
+        "checkpoint_every_steps",
+    ],
+)
 def test_a_host_that_would_train_something_else_is_refused(nursery: Nursery, tmp_path: Path, differs: str) -> None:
     recipe = {**LONG, "epochs": 401} if differs == "recipe" else LONG
     # These two end launches; hosts that end them at other steps would wait for each other for ever.

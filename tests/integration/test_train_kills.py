@@ -60,7 +60,7 @@ def killed_again_and_again(nursery: Nursery, folder: Path, kills: int) -> None:
     assert "resuming in epoch" in finish(nursery, folder).out
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.long)])
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.long)])
 def test_kills_at_any_moment_change_no_bit(nursery: Nursery, tmp_path: Path, kills: int) -> None:
     def both(devices: str) -> tuple[Path, Path]:
         folders = [tmp_path / devices / name for name in ("alone", "killed")]
@@ -87,11 +87,10 @@ def test_a_run_killed_on_one_device_goes_on_with_several(nursery: Nursery, tmp_p
     alone = write_workspace(tmp_path / "alone", recipe, **train)
     finish(nursery, alone)
     moved = tmp_path / "moved"
-    for devices, step in (("cpu:1", 5), ("cpu:4", 17)):
-        run = nursery.start(write_workspace(moved, recipe, devices=devices, **train))
-        wait_for_step(run, moved, step)
-        run.kill()
-    assert "resuming" in finish(nursery, write_workspace(moved, recipe, devices="cpu:2", **train)).out
+    run = nursery.start(write_workspace(moved, recipe, devices="cpu:1", **train))
+    wait_for_step(run, moved, 5)
+    run.kill()
+    assert "resuming" in finish(nursery, write_workspace(moved, recipe, devices="cpu:4", **train)).out
     # Weights that agree to 1e-10 differ by one rounding to float32, in which the model is published.
     assert largest_relative_gap(saved_weights(moved), saved_weights(alone)) < 2e-7
 

@@ -93,7 +93,8 @@ def test_a_damaged_file_is_said_and_computed_again(
     [path] = tmp_path.glob("*/*.npz")
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
-    path.write_bytes({"cut off": data[:-100], "another number": data, "no file of ours": b"PK"}[harm])
+    harmed = {"cut off": bytes(data[:-100]), "another number": bytes(data), "no file of ours": b"PK"}
+    path.write_bytes(harmed[harm])
     said: list[str] = []
     store = opened(tmp_path, said.append)
     assert said == [f"{path} is damaged: its images are computed again"]
