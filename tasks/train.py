@@ -133,6 +133,7 @@ def _probe(
         strategy = build_strategy(params.devices)
         run = read(params, recipe, split, record, makings_of(params, recipe, record, weights))
         machine = describe(strategy, run.precision)
+        keras.config.set_dtype_policy(POLICIES[run.precision])
         with tf.device(strategy.extended.worker_devices[0]):
             network = build_model(recipe.model, record.image_shape, len(record.classes), run.statistics)
             load_pretrained(network, recipe.model, weights)

@@ -145,7 +145,7 @@ def _one_by_one(network: keras.Model, shape: tuple[int, ...]) -> Callable[[NDArr
     """Return a function from images (N, H, W, C) to features (N, F), each image a batch of its own."""
 
     def feature(image: tf.Tensor) -> tf.Tensor:
-        return network(image[tf.newaxis], training=False)[0]
+        return tf.cast(network(image[tf.newaxis], training=False)[0], tf.float32)
 
     def features(images: tf.Tensor) -> tf.Tensor:
         signature = tf.TensorSpec(network.output.shape[1:], tf.float32)

@@ -27,6 +27,7 @@ from tasks.data.arrays import (
 from tasks.evaluation.metrics import log_loss
 from tasks.model_files.files import load_model
 from tasks.stage.files import write_json
+from tests.fixtures.nursery import Nursery
 
 ROOT = Path(__file__).parents[2]
 CLASSES = ("dark", "dim", "bright", "white")
@@ -237,17 +238,17 @@ def test_a_run_goes_on_on_another_machine_and_says_what_differs(workspace: Path)
     ],
 )
 def test_bad_input_is_one_sentence_and_leaves_the_model(
-    workspace: Path, recipe: dict[str, Any], train: dict[str, Any], named: str
+    nursery: Nursery, workspace: Path, recipe: dict[str, Any], train: dict[str, Any], named: str
 ) -> None:
     (workspace / "model").mkdir()
     (workspace / "model" / "model.keras").write_text("the model before")
     write_params(workspace, recipe, **train)
-    status, _, err = run_stage(workspace)
-    said = [line for line in err.splitlines() if line.startswith("train: ")]
-    assert status == 2
+    run = nursery.start(workspace)
+    assert run.wait() == 2
+    said = [line for line in run.err.splitlines() if line.startswith("train: ")]
     assert len(said) == 1
     assert named in said[0]
-    assert "Traceback" not in err
+    assert "Traceback" not in run.err
     assert [path.name for path in (workspace / "model").iterdir()] == ["model.keras"]
     assert (workspace / "model" / "model.keras").read_text() == "the model before"
 
@@ -260,15 +261,17 @@ def test_it_never_reads_the_test_images(workspace: Path) -> None:
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])
-def test_labels_that_were_replaced_under_their_old_name_are_refused(workspace: Path, split: str) -> None:
+def test_labels_that_were_replaced_under_their_old_name_are_refused(
+    nursery: Nursery, workspace: Path, split: str
+) -> None:
     folder = workspace / "data/split"
     write_params(workspace)
     arrays = load_arrays(folder, split)
     save_arrays(folder, split, Arrays(np.array(arrays.images), np.roll(arrays.labels, 1)))
-    status, _, err = run_stage(workspace)
-    assert status == 2
+    run = nursery.start(workspace)
+    assert run.wait() == 2
     sentence = f"the {split} arrays in data/split are not the ones that split.json records; run split again"
-    assert sentence in err
+    assert sentence in run.err
     assert not (workspace / "model").exists()
 
 

@@ -19,6 +19,7 @@ NETWORK = "a" * 64
 
 @pytest.fixture(scope="module")
 def network() -> keras.Model:
+    keras.config.set_dtype_policy("float32")  # whatever another test has left
     keras.utils.set_random_seed(0)
     inputs = keras.Input(IMAGES.shape[1:], dtype="uint8")
     features = keras.layers.Conv2D(24, 3, activation="relu")(keras.layers.Rescaling(1 / 128, -1.0)(inputs))
@@ -27,6 +28,7 @@ def network() -> keras.Model:
 
 def real_network() -> keras.Model:
     """One whose bits do depend on what is beside an image, where several go through it together."""
+    keras.config.set_dtype_policy("float32")
     keras.utils.set_random_seed(0)
     inputs = keras.Input(IMAGES.shape[1:], dtype="uint8")
     features = efficientnet_lite(keras.layers.Rescaling(1 / 128, -1.0)(inputs), SIZES["efficientnet_lite0"])

@@ -98,6 +98,7 @@ def prepared(training: Arrays) -> Prepared:
 def network(run: Prepared) -> keras.Model:
     """Its weights are by chance; shades are told apart even so."""
     keras.utils.set_random_seed(0)
+    keras.config.set_dtype_policy("float32")  # whatever another test has left
     return build_model(run.recipe.model, run.record.image_shape, len(CLASSES), run.statistics)
 
 
