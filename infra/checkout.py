@@ -99,7 +99,8 @@ class Checkout:
         self.log = log
         self.limits = limits or Limits()
         self._note: Callable[[int], None] | None = None
-        if self.remote.url != repository:
+        # A user's name alone is no secret where ssh asks for a key.
+        if repository != self.remote.shown and not re.fullmatch(r"ssh://[^:/@]*@[^@?#]*", repository):
             log.warning(
                 "the repository's address holds a credential, which everyone reads who sees the deployment: "
                 "put it into RETRAIN_GIT_TOKEN in the worker's environment"
@@ -127,7 +128,7 @@ class Checkout:
         except GitError as error:
             full = "its disk is full" if isinstance(error, DiskFullError) else "git failed"
             raise CheckoutError(
-                f"the code of {self.remote.url} cannot be brought to {self.folder}: {full} ({error}); "
+                f"the code of {self.remote.shown} cannot be brought to {self.folder}: {full} ({error}); "
                 "data, checkpoints and caches there are as they were"
             ) from error
 
@@ -176,9 +177,9 @@ class Checkout:
         except DiskFullError:
             raise
         except BranchGoneError:
-            why = f"branch {self.branch} is gone from {self.remote.url}"
+            why = f"branch {self.branch} is gone from {self.remote.shown}"
         except GitError as error:
-            why = f"{self.remote.url} cannot be had ({error})"
+            why = f"{self.remote.shown} cannot be had ({error})"
         self.log.warning("%s: the run goes on with the commit that is here, %s", why, present[:SHORT])
         return None
 
@@ -219,7 +220,7 @@ class Checkout:
                 worth = min(patience, self.limits.fetch_patience) if isinstance(error, RefusedError) else patience
                 if time.monotonic() - start + pause > worth:
                     raise
-                self.log.warning("%s cannot be had (%s): tried again in %.0f s", self.remote.url, error, pause)
+                self.log.warning("%s cannot be had (%s): tried again in %.0f s", self.remote.shown, error, pause)
             time.sleep(pause)
             pause = min(2 * pause, MAX_PAUSE_SECONDS)
 

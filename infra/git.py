@@ -77,6 +77,11 @@ class Remote:
         return cls(url, os.environ.get(USER_VARIABLE) or USER, os.environ.get(TOKEN_VARIABLE, ""))
 
     @property
+    def shown(self) -> str:
+        """The address for sentences: what another scheme, or a query, may hold of a credential is left out."""
+        return _without_secrets(self.url)
+
+    @property
     def settings(self) -> list[tuple[str, str]]:
         """Return what makes git ask our helper, and no other, for this host's credential and for no other host's."""
         if not self.token:
@@ -140,12 +145,17 @@ def _environment(remote: Remote) -> dict[str, str]:
     return environment | {"GIT_CONFIG_COUNT": str(first + len(settings))}
 
 
+def _without_secrets(text: str) -> str:
+    """Return a text without what stands in its addresses before an @ or after a ? or #; `git@host:` is no secret."""
+    return re.sub(r"([?#])[^\s'\"]+", r"\1…", re.sub(r"://[^/\s]*@", "://…@", text))
+
+
 def _error(said: str, status: int) -> GitError:
     """Return the error that git's words mean, with the words that say why."""
     lines = [line.strip() for line in said.splitlines()]
     telling = [line for line in lines if re.match("fatal:|error:|remote:|ssh:|warning: unable", line)] or lines[-1:]
     words = "; ".join(re.sub("^(fatal|error): ", "", line) for line in telling)
-    text = re.sub(r"://[^/\s]*@", "://…@", words) or f"git ended with status {status}"
+    text = _without_secrets(words) or f"git ended with status {status}"
     kinds = ((DISK_FULL, DiskFullError), (BRANCH_GONE, BranchGoneError), (REFUSED, RefusedError))
     kind = next((kind for pattern, kind in kinds if pattern.search(said)), GitError)
     return kind(text)

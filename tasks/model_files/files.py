@@ -78,10 +78,16 @@ def _copy(source: Path, target: Path) -> str:
 
 def _check_feature_maps(network: keras.Model) -> None:
     """Refuse a model of few weights whose answer to one image would take gigabytes."""
-    for tensor in (*network.inputs, *(layer.output for layer in network.layers)):
-        values = math.prod(side or 1 for side in tensor.shape)
-        if values > FEATURE_MAP_LIMIT:
-            raise InputError(f"makes {values:,} numbers of one image, more than {FEATURE_MAP_LIMIT:,}")
+    if any(None in tensor.shape[1:] for tensor in network.inputs):
+        raise InputError("takes images of any size, so that nothing bounds what one may cost")
+    shapes = [tensor.shape[1:] for tensor in network.inputs]
+    for layer in network.layers:
+        shapes.append(layer.output.shape[1:])
+        if isinstance(layer, keras.layers.SeparableConv2D):  # within it each channel is filtered by itself first
+            shapes.append((*layer.output.shape[1:-1], layer.input.shape[-1], layer.depth_multiplier))
+    values = max(math.prod(side or 1 for side in shape) for shape in shapes)
+    if values > FEATURE_MAP_LIMIT:
+        raise InputError(f"makes {values:,} numbers of one image, more than {FEATURE_MAP_LIMIT:,}")
 
 
 def _canonical(name: str, data: bytes) -> bytes:

@@ -22,6 +22,9 @@ DIRECTORY_LIMIT = 4 << 10  # bytes of the archive's list of members
 END = struct.Struct("<4s4H2LH")  # a zip's last record (APPNOTE.TXT 4.3.16)
 END_MARK, END64_MARK = b"PK\x05\x06", b"PK\x06\x07"
 END64_BYTES = 20
+HEADER = struct.Struct(
+    "<26xHH"
+)  # what stands before a member's bytes ends with the lengths of its name and extra fields
 HDF5_MARK = b"\x89HDF\r\n\x1a\n"
 
 
@@ -36,6 +39,7 @@ def inspect_archive(path: Path) -> None:
         try:
             with zipfile.ZipFile(stream) as archive:
                 _check_members(archive, path.stat().st_size)
+                _check_layout(stream, archive)
                 expected = weight_shapes(archive.read(CONFIG))
                 archive.read(METADATA)
                 weights = archive.read(WEIGHTS)  # as Keras does; and its checksum is compared
@@ -72,3 +76,16 @@ def _check_members(archive: zipfile.ZipFile, size: int) -> None:
             raise InputError(f"has a {entry.filename} of {entry.file_size:,} bytes, more than it may have")
     if sum(entry.file_size for entry in entries) > size:
         raise InputError("has members that claim more bytes than the archive has")
+
+
+def _check_layout(stream: BinaryIO, archive: zipfile.ZipFile) -> None:
+    """Refuse bytes that are no member's: each begins where the one before it ends, and nothing is said beside it."""
+    place = 0
+    for entry in sorted(archive.infolist(), key=lambda entry: entry.header_offset):
+        stream.seek(entry.header_offset)
+        name, extra = HEADER.unpack(stream.read(HEADER.size))
+        if entry.header_offset != place or extra or entry.extra or entry.comment:
+            raise InputError(f"has bytes beside {entry.filename} that no member holds, as Keras does not write them")
+        place += HEADER.size + name + entry.file_size
+    if place != archive.start_dir:
+        raise InputError("has bytes after its members that no member holds, as Keras does not write them")

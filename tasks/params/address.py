@@ -29,13 +29,13 @@ def check_address(url: str) -> None:
         raise ValueError(
             "an address has a fragment or a path parameter (what follows # or ;), which may be a token, and "
             "which git, dvc.lock and the release would record; leave it out, or write %23 or %3B for the sign, "
-            f"or put the whole address into the environment variable {DOWNLOAD_URL}"
+            f"or put a data set's whole address into the environment variable {DOWNLOAD_URL}"
         )
     if _holds_secret(url):
         raise ValueError(
             "an address holds a password or a signature, or a query that may be one, which git, dvc.lock and "
-            "the release would record; put it into ~/.netrc, or the whole address into the environment "
-            f"variable {DOWNLOAD_URL} (a query may have {', '.join(sorted(OPEN_NAMES))})"
+            "the release would record; put it into ~/.netrc, or a data set's whole address into the "
+            f"environment variable {DOWNLOAD_URL} (a query may have {', '.join(sorted(OPEN_NAMES))})"
         )
 
 

@@ -18,7 +18,7 @@ RELEASE is an id, the first digits of one, champion (where none is given) or can
 
 Exit status: 0, it is done, or the answer is yes; 1, the answer is no (list, gc: a manifest cannot be read; verify:
 damage; drift: no reason to retrain; offer, promote: the gate refuses; rebuild: equality cannot be promised); 2, the
-input is wrong or the store in trouble, said in one sentence on standard error, and nothing was changed halfway; 130,
+input is wrong, and 69, the store is away, said in one sentence on standard error, and nothing was changed halfway; 130,
 interrupted.
 """
 

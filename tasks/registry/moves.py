@@ -198,6 +198,8 @@ def _segments(bucket: Store, pointer: Pointer) -> Iterator[Segment]:
             segment = Segment.model_validate_json(stored.body)
         except ValidationError as error:
             raise DamagedError(f"{bucket.uri(key)} is not a channel's history: {error.errors()[0]['msg']}") from error
+        if len(segment.history) + (segment.earlier.moves if segment.earlier else 0) != earlier.moves:
+            raise DamagedError(f"{bucket.uri(key)} does not hold the {earlier.moves:,} moves that it is said to end")
         yield segment
         earlier = segment.earlier
 

@@ -3,7 +3,7 @@
 python -m tasks.registry.reload [ID | champion | candidate]
 
 A release carries a few test images for this, so that anybody can check it who can read it. Exit status: 0, it answers
-as recorded; 1, it does not; 2, the input is wrong or the store in trouble.
+as recorded; 1, it does not; 2, the input is wrong; 69, the store is away.
 """
 
 import argparse

@@ -13,6 +13,7 @@ To read it, in this order:
 - checkpoint, state, saver: what a run's state is, and how it outlives the process
 - cluster, distribute, local_hosts: which devices and hosts take part, and what they tell one another
 - pace, precision, machine: launch lengths, number formats, what else of a machine decides a run's bits
+- features, probe: a frozen network's features, kept by image, and the best linear head on them; it takes no steps
 - temperature: by what the trained network's logits are divided
 - interruption, run_checkpoints, unfinished, record: signals, saves from start to end, what a run leaves
 

@@ -9,7 +9,7 @@ import keras
 import pytest
 
 from tasks.model_files import files as module
-from tasks.model_files.files import load_model
+from tasks.model_files.files import load_model, save_model
 from tasks.model_files.inspection import inspect_archive
 from tasks.stage.errors import InputError
 from tests.fixtures.model_archives import (
@@ -102,6 +102,40 @@ def preceded(path: Path, members: Members) -> None:
     path.write_bytes(b"#!/bin/sh\n" + write_members(path, members).read_bytes())
 
 
+def preceded_within(path: Path, members: Members) -> None:
+    """Put bytes before the first member, and have the directory know of it."""
+    with path.open("wb") as stream:
+        stream.write(b"#!/bin/sh\nexit 1\n")
+        with zipfile.ZipFile(stream, "a") as archive:
+            for name, body in members.items():
+                archive.writestr(name, body)
+
+
+def interleaved(path: Path, members: Members) -> None:
+    """Put bytes between two members."""
+    with path.open("w+b") as stream, zipfile.ZipFile(stream, "w") as archive:
+        for name, body in members.items():
+            archive.writestr(name, body)
+            stream.write(hidden := b"hidden")
+            archive.start_dir += len(hidden)
+
+
+def said_beside(path: Path, members: Members) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, body in members.items():
+            info = zipfile.ZipInfo(name)
+            info.extra = struct.pack("<HH4s", 0x9999, 4, b"seen")
+            archive.writestr(info, body)
+
+
+def commented(path: Path, members: Members) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, body in members.items():
+            info = zipfile.ZipInfo(name)
+            info.comment = b"seen"
+            archive.writestr(info, body)
+
+
 def old_format(path: Path, members: Members) -> None:
     path.write_bytes(members[WEIGHTS])
 
@@ -142,6 +176,10 @@ ARCHIVES: dict[str, tuple[Callable[[Path, Members], None], str]] = {
     "a second directory": (wide_end, ONLY),
     "bytes after it": (followed, "is no .keras archive, or one that was cut short"),
     "bytes before it": (preceded, ONLY),
+    "bytes before it that its directory knows": (preceded_within, "bytes beside config.json that no member holds"),
+    "bytes between members": (interleaved, "that no member holds"),
+    "extra fields": (said_beside, "that no member holds"),
+    "a comment on a member": (commented, "that no member holds"),
     "a flipped bit": (damaged, "is damaged: Bad CRC-32"),
     "cut short": (cut_short, "is no .keras archive, or one that was cut short"),
     "large metadata": (large_metadata, "a metadata.json of 5,000 bytes"),
@@ -205,6 +243,24 @@ def test_few_weights_that_make_gigabytes_of_one_image_are_refused(members: Membe
     inspect_archive(path)
     with pytest.raises(InputError, match=r"numbers of one image, more than 134,217,728"):
         load_model(path)
+
+
+def test_a_model_for_images_of_any_size_is_refused(members: Members, tmp_path: Path) -> None:
+    def unbind(config: Config) -> None:
+        layer_named(config, "images")["config"]["batch_shape"] = [None, None, 8, 3]
+
+    path = write_members(tmp_path / "model.keras", with_config(members, unbind))
+    with pytest.raises(InputError, match="takes images of any size"):
+        load_model(path)
+
+
+def test_what_a_separable_convolution_makes_within_counts_too(tmp_path: Path) -> None:
+    inputs = keras.Input((256, 256, 3), dtype="uint8", name="images")
+    scaled = keras.layers.Rescaling(1 / 255, name="scaling")(inputs)
+    wide = keras.layers.SeparableConv2D(1, 1, depth_multiplier=700, name="residual_convolution")(scaled)
+    save_model(keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(wide)), tmp_path / "model.keras")
+    with pytest.raises(InputError, match=r"137,625,600 numbers of one image, more than 134,217,728"):
+        load_model(tmp_path / "model.keras")
 
 
 def test_a_config_that_does_not_fit_together_is_one_sentence(members: Members, tmp_path: Path) -> None:

@@ -100,3 +100,10 @@ def test_the_code_in_the_card_works(params: dict[str, Any], tmp_path: Path, monk
         names: dict[str, Any] = {"images": images}
         exec(snippet, names)  # noqa: S102
         np.testing.assert_allclose(np.asarray(names["probabilities"]), model(images).numpy(), atol=1e-6)
+
+
+def test_of_a_probe_it_tells_penalties_and_no_epochs(params: dict[str, Any]) -> None:
+    card = model_card(METRICS, {**small_training(), "recipe": "probe", "epochs_run": 8}, SPLIT, params)
+    assert "a linear head on frozen features, the best of 8 penalties by validation loss." in " ".join(card.split())
+    assert "The weights of epoch" not in card
+    assert "The weights of epoch" in model_card(METRICS, {**small_training(), "recipe": "fast"}, SPLIT, params)

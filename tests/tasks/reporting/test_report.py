@@ -204,3 +204,13 @@ def test_the_browser_would_have_seen_a_problem(page: Page, tmp_path: Path) -> No
     (tmp_path / "report.html").write_text(text.replace("</main>", foreign))
     page.open(tmp_path / "report.html", 1280)
     assert page.problems
+
+
+def test_a_probe_shows_its_penalties_in_place_of_epochs(evaluated: Evaluated) -> None:
+    history = {name: values for name, values in small_history().items() if name != "learning_rate"}
+    penalties = [10.0 / (row + 1) for row in range(len(history["train_loss"]))]
+    page = render_report(dataclasses.replace(evaluated, history={**history, "penalty": penalties}))
+    assert "<figcaption>Penalty</figcaption>" in page
+    assert "A linear head on frozen features" in page
+    assert "Learning rate" not in page
+    assert "epochs; the weights of epoch" not in page
