@@ -9,12 +9,15 @@ where keys are configured (tasks/registry/signatures.py), only where one of them
 
 import copy
 import hashlib
+import re
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
 from tasks.params.params import read_yaml
 from tasks.registry.signatures import Signature, SigningKey, Statement, TrustedKeys
+from tasks.registry.workspaces import LOCKED
 from tasks.stage.errors import InputError
 
 MAX_RECORD = 1 << 20  # bytes; one has a kilobyte
@@ -46,6 +49,18 @@ def check_record(body: bytes, path: Path) -> None:
         raise RecordError(f"{path.name} is no record of a run") from error
     if (of_stage, own) != (path.parent.name, path.name):
         raise RecordError(f"{path.name} is not of this stage, or was altered")
+    if not all(_is_plain(out) for out in record["outs"]):
+        raise RecordError(f"{path.name} has an output that is more than a path and its hash in DVC's cache")
+
+
+def _is_plain(out: Any) -> bool:
+    """Return whether DVC finds all that an output holds in the one cache that is looked at, and nothing in the record.
+
+    Without `hash` it would look into the cache of its versions before 3, and with `files` write what these name.
+    """
+    return bool(
+        out.keys() <= LOCKED and out.get("hash") == "md5" and re.fullmatch(r"[0-9a-f]{32}(\.dir)?", str(out["md5"]))
+    )
 
 
 def sign_record(key: SigningKey, place: str, body: bytes) -> bytes:

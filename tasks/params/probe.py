@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from tasks.params.recipe import ModelParams, Recipe
-from tasks.params.section import Positive, Section
+from tasks.params.section import Positive, Section, Share
 
 Penalty = Annotated[float, Field(gt=0)]
 
@@ -17,12 +17,14 @@ class ProbeRecipe(Section):
         method: `probe`; a recipe without it takes training steps.
         model: Its base begins from weights, which stay as they are; its head is `linear` with a bias.
         penalties: Each is tried as λ in Σ log loss + λ/2 · Σ weight²; kept is the one whose validation loss is lowest.
+        balance: How far images of rare classes count more in that first sum, as in a recipe's loss.
         max_iterations: Of the solver, for each penalty.
     """
 
     method: Literal["probe"]
     model: ModelParams
     penalties: Annotated[tuple[Penalty, ...], Field(min_length=1)]
+    balance: Share = 0.0
     max_iterations: Positive = 1000
 
     @model_validator(mode="after")

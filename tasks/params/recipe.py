@@ -90,10 +90,17 @@ class ModelParams(Section):
 
 
 class LossParams(Section):
-    """What is minimised, as a mean over the global batch."""
+    """What is minimised, as a mean over the global batch.
+
+    Attributes:
+        name: Of the loss.
+        label_smoothing: What share of the target is spread over all classes.
+        balance: How far images of rare classes count more: 0 not at all, 1 so that every class weighs the same.
+    """
 
     name: Literal["binary_crossentropy", "categorical_crossentropy"]
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    balance: Share = 0.0
 
 
 class OptimizerParams(Section):

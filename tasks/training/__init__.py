@@ -7,7 +7,7 @@ To read it, in this order:
 
 - run: what decides a run, and what it reads
 - trainer: the loop over epochs and launches; what is saved, reported and stopped when
-- step, phase: what a launch runs on the devices; one step's loss, gradient and sums
+- step, phase, balance: what a launch runs on the devices; one step's loss, gradient and sums
 - feed, augment, rows: an epoch's order and draws from (seed, epoch, sample); images resident or streamed
 - optimizer, adam, nesterov, muon, schedule, lookahead: how weights move
 - checkpoint, state, saver: what a run's state is, and how it outlives the process

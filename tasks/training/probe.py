@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from tasks.params.probe import ProbeRecipe
 from tasks.stage.errors import InputError
+from tasks.training.balance import by_label, class_weights
 from tasks.training.features import Features, FeatureStore, complete, names_of, network_key
 from tasks.training.machine import Machine
 from tasks.training.run import Prepared
@@ -134,7 +135,7 @@ def solve(training: Seen, validation: Seen, classes: int, recipe: ProbeRecipe) -
     heads: list[tuple[Wide, Wide]] = []
     metrics: list[dict[str, float]] = []
     iterations, unfinished = 0, []
-    solver = _solver(recipe)
+    solver = _solver(recipe).set_params(class_weight=by_label(class_weights(training.labels, classes, recipe.balance)))
     for penalty in sorted(recipe.penalties, reverse=True):  # each begins where a stronger one has ended
         # Of two classes scikit-learn solves for one row, the difference of ours, whose square is twice theirs together.
         with warnings.catch_warnings(category=UserWarning, action="ignore"):  # of the last iteration: said below

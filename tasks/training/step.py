@@ -5,7 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from tasks.models.build import logits_of
 from tasks.models.heads import backbone_weights
@@ -35,6 +37,8 @@ class Step:
         recipe: Gives the loss and the cutout.
         mean_pixel: What a cutout shows, one value of 0 to 255 a channel.
         full_batches: Whether no training batch is short; every shape is then known when the step is traced.
+        class_weights: What a loss counts by its class, (classes,), in training; None for all alike. Sums that a person
+            sees are of the losses as they are.
     """
 
     def __init__(
@@ -45,12 +49,14 @@ class Step:
         strategy: tf.distribute.Strategy,
         mean_pixel: tuple[int, ...],
         full_batches: bool,
+        class_weights: NDArray[np.float64] | None = None,
     ) -> None:
         self._model, self._optimizer, self._recipe, self._strategy = model, optimizer, recipe, strategy
         self._mean_pixel, self._full_batches = mean_pixel, full_batches
         # Probabilities are float32, or float64 where the recipe asks for it; bfloat16 is too coarse for a loss.
         self._loss_dtype, loss = model.output.dtype, recipe.loss
         self._loss = LOSSES[loss.name](label_smoothing=loss.label_smoothing, reduction=None, dtype=self._loss_dtype)
+        self._class_weights = None if class_weights is None else class_weights.astype(self._loss_dtype)
         self._from_logits = loss.name == "categorical_crossentropy"
         self._network = logits_of(model) if self._from_logits else model
 
@@ -103,7 +109,7 @@ class Step:
             outputs = self._network(batch, training=True)
             losses = self._losses(targets, outputs)
             # Over the global batch, since the optimizer sums gradients over replicas.
-            mean = tf.reduce_sum(losses) / tf.cast(global_sizes[step], losses.dtype)
+            mean = tf.reduce_sum(self._weighted(losses, targets)) / tf.cast(global_sizes[step], losses.dtype)
         resting = set() if phase.whitening_bias else set(whitening_biases(self._model))
         resting.update(backbone_weights(self._model) if phase.head_only else ())
         variables = [variable for variable in self._model.trainable_variables if variable.path not in resting]
@@ -122,6 +128,11 @@ class Step:
         loss, correct, seen = tf.unstack(_sums(losses, outputs, targets))
         binary = tf.reduce_sum(tf.reduce_mean(tf.cast(agreed, tf.float64), axis=-1))
         return tf.stack([loss, correct, binary, seen])
+
+    def _weighted(self, losses: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        if self._class_weights is None:
+            return losses
+        return losses * tf.gather(tf.constant(self._class_weights), labels)
 
     def _losses(self, labels: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
         """Return the loss of each image, (B,), in float32 or wider."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from tasks.params.recipe import Recipe
 from tasks.stage.errors import InputError, ResumableError
+from tasks.training.balance import class_weights
 from tasks.training.checkpoint import Checkpoint, History
 from tasks.training.cluster import Agreement, Cluster
 from tasks.training.divergence import runaway_weights
@@ -113,9 +114,13 @@ class Trainer:
             self._schedule = RateSchedule(recipe.schedule, recipe.optimizer.learning_rate, self.total_steps, head_steps)
             self.optimizer = build_optimizer(recipe, self._schedule, self.model, head_steps)
             full = recipe.drop_last and count >= recipe.batch_size
-            self._step = Step(self.model, self.optimizer, recipe, self.strategy, self.mean_pixel, full)
+            weights = self._class_weights() if recipe.loss.balance else None
+            self._step = Step(self.model, self.optimizer, recipe, self.strategy, self.mean_pixel, full, weights)
             self.model.compile(optimizer=self.optimizer)  # for callbacks; the step needs none of Keras's training
             self._lookahead = Lookahead(recipe.lookahead, self.model, self.total_steps) if recipe.lookahead else None
+
+    def _class_weights(self) -> NDArray[np.float64]:
+        return class_weights(np.asarray(self.training.labels), self.model.output.shape[-1], self.recipe.loss.balance)
 
     def fit(self, saver: Saver | None = None) -> Result:
         """Train to the end, from where the state is; the model then has the selected weights.

@@ -127,6 +127,22 @@ def test_a_record_with_an_output_more_is_not_taken(
     assert not (victim / "numpy.py").exists()
 
 
+@pytest.mark.parametrize("way", ["another cache", "files of its own"])
+def test_a_record_whose_output_is_more_than_a_hash_is_not_taken(
+    project: Path, attacker: Attacker, tmp_path: Path, way: str
+) -> None:
+    record = copy.deepcopy(attacker.record)
+    if way == "another cache":  # that of DVC's versions before 3, which nobody looks through
+        del record["outs"][0]["hash"]
+    else:
+        record["outs"][0]["files"] = [{"relpath": "../numpy.py", "md5": hashlib.md5(EVIL).hexdigest()}]  # noqa: S324
+    with attacker.planted(attacker.another_record(record)):
+        victim, outcome, (warning,) = fresh(project, tmp_path)
+    assert outcome is Outcome.RAN
+    assert "has an output that is more than a path and its hash" in warning
+    assert not (victim / "numpy.py").exists()
+
+
 def test_a_listing_with_a_file_outside_its_folder_is_not_taken(
     project: Path, attacker: Attacker, tmp_path: Path
 ) -> None:

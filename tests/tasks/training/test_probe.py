@@ -44,14 +44,18 @@ def probabilities(features: NDArray[np.float64], kernel: NDArray[np.float64], bi
 
 
 @pytest.mark.parametrize("classes", [2, 3, 5])
-@pytest.mark.parametrize("penalty", [1.0, 100.0])
-def test_the_head_is_at_the_optimum(classes: int, penalty: float) -> None:
+@pytest.mark.parametrize(("penalty", "balance"), [(1.0, 0.0), (100.0, 0.0), (10.0, 0.5)])
+def test_the_head_is_at_the_optimum(classes: int, penalty: float, balance: float) -> None:
     training = samples(classes, 300, 0)
-    head = solve(training, samples(classes, 60, 1), classes, recipe(penalty))
+    training.labels[:50] = 0
+    head = solve(training, samples(classes, 60, 1), classes, recipe(penalty, balance=balance))
+    counts = np.bincount(training.labels)[training.labels]
+    importance = counts**-balance * len(counts) / (counts**-balance).sum()
     wide = training.features.astype(np.float64)
     mean, std = wide.mean(axis=0), np.where(wide.std(axis=0) < 1e-9, 1, wide.std(axis=0))
     standardised, weights = (wide - mean) / std, head.kernel * std[:, None]
     errors = probabilities(wide, head.kernel, head.bias) - np.eye(classes)[training.labels]
+    errors *= importance[:, None]
     gradient = standardised.T @ errors + penalty * weights  # of Σ log loss + penalty/2 · Σ weight²
     assert np.abs(gradient).max() < 1e-3 * len(wide)
     assert np.abs(errors.sum(axis=0)).max() < 1e-3 * len(wide)

@@ -39,7 +39,10 @@ RECIPE: dict[str, Any] = {
     "augment": {"crop": 2, "flip": "alternating"},
     "lookahead": {"every": 5},
 }
-ADAM: dict[str, Any] = {"loss": {"name": "binary_crossentropy"}, "optimizer": {"name": "adam", "learning_rate": 1e-3}}
+ADAM: dict[str, Any] = {
+    "loss": {"name": "binary_crossentropy", "balance": 0.5},
+    "optimizer": {"name": "adam", "learning_rate": 1e-3},
+}
 
 
 @pytest.fixture(autouse=True)
