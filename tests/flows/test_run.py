@@ -106,6 +106,7 @@ print(get_current_settings().api.url == prefect_server.PrefectServer().environme
 """
 
 
+@pytest.mark.long  # tests/infra/test_local.py gives up a port that another server has
 def test_a_server_that_had_to_take_another_port_is_found(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     done = subprocess.run(

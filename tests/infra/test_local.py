@@ -257,6 +257,7 @@ def test_what_is_killed_is_started_again(stack: Path) -> None:
     wait_until(lambda: all(line in log.read_text() for line in lines), "a line of each in the supervisor's log")
 
 
+@pytest.mark.long  # tests/integration/test_drill.py cuts the power while a run is at work
 def test_after_a_power_cut_up_brings_everything_back(stack: Path) -> None:
     everything = {**processes(stack), **processes(stack, "supervisor.json")}
     for pid in {*everything.values(), *prefect_workers(stack)}:

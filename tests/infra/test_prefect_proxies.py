@@ -90,6 +90,7 @@ def test_prefect_works_behind_any_proxy(tmp_path: Path, proxies: dict[str, str])
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.long  # a minute; the tests above have each part of it
 def test_a_whole_stack_starts_behind_any_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(monkeypatch, {"ALL_PROXY": SOCKS, "HTTP_PROXY": DEAD, "http_proxy": DEAD})
     try:

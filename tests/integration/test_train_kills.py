@@ -82,6 +82,7 @@ def test_kills_at_any_moment_change_no_bit(nursery: Nursery, tmp_path: Path, kil
             assert not leftovers(killed)
 
 
+@pytest.mark.long  # test_train_hosts.py goes on with more hosts and fewer
 def test_a_run_killed_on_one_device_goes_on_with_several(nursery: Nursery, tmp_path: Path) -> None:
     recipe, train = {"precision": "float64"}, {"checkpoint_every_steps": 1}
     alone = write_workspace(tmp_path / "alone", recipe, **train)

@@ -130,6 +130,7 @@ def test_the_notebooks_loss_is_calibrated_too_and_few_validation_images_leave_th
     assert load_model(workspace / "model/model.keras").get_layer("temperature").scale == 1
 
 
+@pytest.mark.long  # tests/integration/test_train_kills.py kills at any moment
 def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(workspace: Path) -> None:
     write_params(workspace, {"epochs": 20}, checkpoint_every_steps=3)
     process = stage(workspace)
