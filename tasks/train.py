@@ -129,7 +129,7 @@ def _probe(
 ) -> None:
     """Solve the head on frozen features, as the only host that has anything to do, and write what comes of it."""
     with interruptible() as interruption:
-        use_threads(params.threads)
+        use_threads(1)  # an operation; several images go through the network at once
         strategy = build_strategy(params.devices)
         run = read(params, recipe, split, record, makings_of(params, recipe, record, weights))
         machine = describe(strategy, run.precision)

@@ -1,7 +1,8 @@
 """Features of images from a frozen network: computed once an image, kept by the hash of its pixels.
 
 An image's features have the same bits whatever is computed beside it. oneDNN cuts a batch into blocks whose edges
-decide last bits, so each image goes through the network by itself, several at a time.
+decide last bits, so each image goes through the network by itself, several at a time; and where TensorFlow has one
+thread an operation, as the stage train gives it for this, on any number of cores.
 """
 
 import hashlib
@@ -9,12 +10,14 @@ import shutil
 import time
 import zipfile
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from tasks.stage.errors import ResumableError
 from tasks.stage.files import replaced_file, sha256_of
@@ -122,33 +125,41 @@ def complete(
     todo = sorted(first_of.values())
     if not todo:
         return 0
-    run, progress = _one_by_one(network, images.shape[1:]), Progress(len(todo), "images")
+    feature, progress = _one_by_one(network, images.shape[1:]), Progress(len(todo), "images")
     unsaved: list[Features] = []
-    saved, saved_at = 0, time.monotonic()
-    for start in range(0, len(todo), IMAGES_AT_ONCE):
-        chosen = todo[start : start + IMAGES_AT_ONCE]
-        unsaved.append(run(images[chosen]).numpy())
-        done, stopping = start + len(chosen), stop_requested()
-        progress.update(done, "features")
-        if stopping or done == len(todo) or time.monotonic() - saved_at > save_seconds:
-            store.add([names[position] for position in todo[saved:done]], np.concatenate(unsaved))
-            saved, saved_at, unsaved = done, time.monotonic(), []
-        if stopping:
-            raise ResumableError(
-                f"stopped after the features of {done:,} images, which are kept; run it again to go on"
-            )
+    saved_at = time.monotonic()
+    with ThreadPoolExecutor(cores()) as pool:
+        for start in range(0, len(todo), IMAGES_AT_ONCE):
+            chosen = todo[start : start + IMAGES_AT_ONCE]
+            unsaved += pool.map(feature, images[chosen])
+            done, stopping = start + len(chosen), stop_requested()
+            progress.update(done, "features")
+            if stopping or done == len(todo) or time.monotonic() - saved_at > save_seconds:
+                store.add([names[position] for position in todo[done - len(unsaved) : done]], np.stack(unsaved))
+                saved_at, unsaved = time.monotonic(), []
+            if stopping:
+                raise ResumableError(
+                    f"stopped after the features of {done:,} images, which are kept; run it again to go on"
+                )
     progress.close()
     return len(todo)
 
 
-def _one_by_one(network: keras.Model, shape: tuple[int, ...]) -> Callable[[NDArray[np.uint8]], tf.Tensor]:
-    """Return a function from images (N, H, W, C) to features (N, F), each image a batch of its own."""
+def _one_by_one(network: keras.Model, shape: tuple[int, ...]) -> Callable[[NDArray[np.uint8]], Features]:
+    """Return a function from an image (H, W, C) to its features (F,), each image a batch of its own.
 
-    def feature(image: tf.Tensor) -> tf.Tensor:
-        return tf.cast(network(image[tf.newaxis], training=False)[0], tf.float32)
+    With constants in place of variables TensorFlow folds batch norm into the kernels once, and not for every image.
+    """
+    traced = tf.function(
+        lambda image: tf.cast(network(image, training=False)[0], tf.float32),
+        input_signature=[tf.TensorSpec((1, *shape), tf.uint8)],
+    )
+    frozen = convert_variables_to_constants_v2(traced.get_concrete_function())
+    device = network.weights[0].value.device
 
-    def features(images: tf.Tensor) -> tf.Tensor:
-        signature = tf.TensorSpec(network.output.shape[1:], tf.float32)
-        return tf.map_fn(feature, images, fn_output_signature=signature, parallel_iterations=cores())
+    def feature(image: NDArray[np.uint8]) -> Features:
+        with tf.device(device):  # a thread has a device of its own
+            features: Features = frozen(tf.constant(image[np.newaxis]))[0].numpy()
+        return features
 
-    return tf.function(features, input_signature=[tf.TensorSpec((None, *shape), tf.uint8)])
+    return feature

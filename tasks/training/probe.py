@@ -27,8 +27,8 @@ from tasks.training.trainer import Result
 
 MODELS = Path(__file__).parents[1] / "models"
 
-# Of the mean loss's gradient, in any weight; a hundred times stricter than scikit-learn's default.
-TOLERANCE = 1e-6
+# Of the mean loss's gradient, in any weight; ten times stricter than scikit-learn's default.
+TOLERANCE = 1e-5
 TINY = 1e-12  # below a float's resolution of a feature that never changes
 
 Labels = NDArray[np.int32]
