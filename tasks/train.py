@@ -142,8 +142,9 @@ def _probe(
             result = probe(network, run, store, interruption.requested)
             with replaced_folder(output) as temporary:
                 with Live(str(temporary / "dvclive"), dvcyaml=None, save_dvc_exp=False) as live:
+                    writer = HistoryWriter(live)
                     for logs in result.history:
-                        HistoryWriter(live).write(logs)
+                        writer.write(logs)
                 _write(network, result, run, temporary)
         write_speed(result, strategy, 1, machine)
 

@@ -76,6 +76,9 @@ def test_it_leaves_what_the_next_stages_read_and_knows_its_features_again(
     training = read_json(folder / "model/training.json")
     history = read_json(folder / "model/history.json")["columns"]
     assert history["penalty"] == [100, 10, 1]
+    rows = (folder / "model/dvclive/plots/metrics/validation_loss.tsv").read_text().splitlines()[1:]
+    assert [float(row.split("\t")[-1]) for row in rows] == pytest.approx(history["validation_loss"])
+    assert [row.split("\t")[0] for row in rows] == ["1", "2", "3"]
     assert training["recipe_parameters"]["penalties"] == [100, 10, 1]
     assert training["pretrained"]["sha256"] == hashlib.sha256(weights).hexdigest()
     assert training["validation"]["loss"] == min(history["validation_loss"])
