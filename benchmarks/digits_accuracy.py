@@ -22,7 +22,8 @@ def measure() -> str:
 def train(seed: int) -> float:
     """Run the stages from download to evaluate in a folder of their own; return top-1 on the test images."""
     with tempfile.TemporaryDirectory() as name:
-        write_params(Path(name), "digits", seed, {}, dataset="digits", split_seed=seed)
+        sections = {"download": {"dataset": "digits"}, "split": {"seed": seed}}
+        write_params(Path(name), "digits", seed, {}, sections)
         for each in ("download", "split", "train", "evaluate"):
             run(stage(each), Path(name))
         top1: float = read_json(Path(name) / "evaluation" / "metrics.json")["top1"]

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,31 +28,24 @@ def prepared(recipe: str, seed: int) -> Iterator[Path]:
         yield Path(name)
 
 
-def fill(folder: Path, recipe: str, seed: int, changes: dict[str, Any]) -> None:
-    """Put params.yaml and data/split into a folder, the recipe's parameters changed; raises InputError likewise."""
-    if not SPLIT.is_dir():
-        raise InputError(f"{SPLIT} does not exist; make it with: dvc repro split")
-    (folder / SPLIT).parent.mkdir(parents=True, exist_ok=True)
-    if not (folder / SPLIT).exists():
-        (folder / SPLIT).symlink_to(SPLIT.resolve())
+def fill(folder: Path, recipe: str, seed: int, changes: dict[str, Any], data: Path = SPLIT.parent) -> None:
+    """Put params.yaml and the folder `data` into a folder, the recipe's parameters changed; raises InputError."""
+    if not (data / SPLIT.name).is_dir():
+        raise InputError(f"{data / SPLIT.name} does not exist; make it with: dvc repro split")
+    if not (folder / SPLIT.parent).exists():
+        (folder / SPLIT.parent).symlink_to(data.resolve())
     write_params(folder, recipe, seed, changes)
 
 
 def write_params(
-    folder: Path,
-    recipe: str,
-    seed: int,
-    changes: dict[str, Any],
-    *,
-    dataset: str = "cifar10",
-    split_seed: int = 0,
+    folder: Path, recipe: str, seed: int, changes: dict[str, Any], sections: Mapping[str, dict[str, Any]] | None = None
 ) -> None:
-    """Put params.yaml into a folder, with a recipe, seeds and a data set, the recipe's parameters changed."""
+    """Put params.yaml into a folder, with a recipe and a seed, the recipe's parameters and other sections changed."""
     values = YAML(typ="safe").load(PARAMS_FILE.read_text(encoding="utf-8"))
-    values["download"].update(dataset=dataset)
-    values["split"].update(seed=split_seed)
     values["train"].update(recipe=recipe, seed=seed)
     values["recipes"][recipe].update(changes)
+    for name, changed in (sections or {}).items():
+        values[name].update(changed)
     with (folder / PARAMS_FILE).open("w", encoding="utf-8") as stream:
         YAML().dump(values, stream)
 

@@ -1,8 +1,9 @@
 """The PyTorch side of `photographs`: EfficientNet-Lite0 fine-tuned as a PyTorch user would.
 
-All layers from the start, batch norm's statistics moving, AdamW, a cosine with warm-up, crops and mirrored images,
-channels_last. It runs in an environment of its own, with torch and the package efficientnet-lite-pytorch, and imports
-nothing of this project. The last line that it prints is JSON: seconds of the training steps and the test answers.
+All layers from the start, batch norm's statistics moving or as they came, AdamW, a cosine with warm-up, crops and
+mirrored images, channels_last. It runs in an environment of its own, with torch and the package
+efficientnet-lite-pytorch, and imports nothing of this project. The last line that it prints is JSON: seconds of the
+training steps and the test answers.
 """
 
 import json
@@ -19,7 +20,7 @@ from efficientnet_lite_pytorch import EfficientNet
 RATE, DECAY, SMOOTHING, CROP, WARMUP = 1e-3, 0.05, 0.1, 8, 0.2
 
 
-def finetune(split: Path, weights: Path, seed: int, epochs: int, batch: int) -> dict[str, Any]:
+def finetune(split: Path, weights: Path, seed: int, *, epochs: int, batch: int, frozen_norm: bool) -> dict[str, Any]:
     """Train on a split's arrays and answer its test images."""
     torch.manual_seed(seed)
     arrays = {name: np.load(split / f"{name}.npy") for name in ("train_images", "train_labels", "test_images")}
@@ -27,6 +28,10 @@ def finetune(split: Path, weights: Path, seed: int, epochs: int, batch: int) -> 
     net = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=str(weights))
     net._fc = torch.nn.Linear(net._fc.in_features, int(labels.max()) + 1)  # the package offers no other name
     net = net.to(memory_format=torch.channels_last).train()
+    if frozen_norm:
+        for layer in net.modules():
+            if isinstance(layer, torch.nn.BatchNorm2d):
+                layer.eval()  # its statistics stay; its factors and offsets are trained
     steps = -(-len(images) // batch) * epochs
     optimizer = torch.optim.AdamW(net.parameters(), RATE, weight_decay=DECAY)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: factor(step / steps))
@@ -70,5 +75,5 @@ def scaled(images: np.ndarray) -> torch.Tensor:
 
 
 if __name__ == "__main__":
-    folder, file, number, count, size = sys.argv[1:]
-    print(json.dumps(finetune(Path(folder), Path(file), int(number), int(count), int(size))))
+    folder, file, number, settings = sys.argv[1:]
+    print(json.dumps(finetune(Path(folder), Path(file), int(number), **json.loads(settings))))
