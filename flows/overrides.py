@@ -156,6 +156,8 @@ def _overridden(overrides: Overrides, path: Path) -> str:
 
 
 def _with(overrides: Overrides, before: str, path: Path) -> str:
+    if not overrides:
+        return before
     yaml = _round_trip()
     document = _parsed(before, path)
     changed = [_assign(document, key, value) for key, value in overrides.items()]
