@@ -15,8 +15,11 @@ import pytest
 from infra.local.object_store import ObjectStore
 
 if TYPE_CHECKING:
+    from tasks.registry.manifest import Finding, Manifest
+    from tasks.registry.store import Store
     from tests.fixtures.published import Published, Workspace
 
+RELOADED: "dict[tuple[object, ...], tuple[Finding, ...]]" = {}
 RUNTIME = '{"seconds": 12.5, "devices": ["CPU:0"], "strategy": "MirroredStrategy"}'
 
 
@@ -141,6 +144,17 @@ def _enter(monkeypatch: pytest.MonkeyPatch, object_store: ObjectStore, root: Pat
     for name, value in object_store.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(root)
+    monkeypatch.setattr("tasks.registry.promotion.reload_in_clean_process", _reloaded_once)
+
+
+def _reloaded_once(bucket: "Store", manifest: "Manifest", allowed: float, **how: bool) -> "tuple[Finding, ...]":
+    """Reload equal releases once: another Python says the same five seconds later. test_reload.py asks each time."""
+    from tasks.registry.reload import reload_in_clean_process  # noqa: PLC0415
+
+    key = (manifest.tree, allowed, bucket.trust is None, tuple(how.items()))
+    if key not in RELOADED:
+        RELOADED[key] = reload_in_clean_process(bucket, manifest, allowed, **how)
+    return RELOADED[key]
 
 
 def _copy(monkeypatch: pytest.MonkeyPatch, object_store: ObjectStore, original: "Workspace", root: Path) -> "Workspace":
