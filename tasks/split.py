@@ -1,5 +1,6 @@
 """Stage split: data/raw → data/split, the arrays on which a model is trained, validated and tested."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from tasks.data.index import QUARANTINE_NAME, write_index, write_quarantine
 from tasks.data.labelled import LabelledImages
 from tasks.data.near_copies import COPIES_NAME, write_copies
 from tasks.data.reading import read_images
+from tasks.params.costs import cost_matrix
 from tasks.params.data import SplitParams
 from tasks.params.params import load_params
 from tasks.sources.source import load_source
@@ -24,21 +26,23 @@ OUTPUT = Path("data/split")
 SHOWN = 3  # files that are set aside, in the stage's own words
 
 
-def split(params: SplitParams, raw: Path, output: Path) -> None:
+def split(params: SplitParams, raw: Path, output: Path, costs: Mapping[str, float] | None = None) -> None:
     """Divide the images of a downloaded archive into train, validation and test arrays.
 
     Args:
         params: The section `split`.
         raw: What the stage download wrote.
         output: Folder of the arrays, split.json and tables, replaced as a whole; equal input gives equal bytes.
+        costs: `evaluate.costs`, which change nothing here; whether they name classes is seen before hours of training.
 
     Raises:
-        InputError: The archive is not what it should be, or too small to be divided so.
+        InputError: The archive is not what it should be, or too small to be divided so, or the costs are of no class.
     """
     source = load_source(raw)
     with replaced_folder(output) as temporary:
         scratch = temporary / "decoded"
         data = read_images(source.dataset, source.archive, params.image_size, scratch, params.max_quarantined)
+        cost_matrix(costs or {}, data.classes)
         rule = _rule(params, source.dataset)
         assignment = divide(data, rule)
         contents = {name: save_selected(temporary, name, data.arrays, assignment.indices[name]) for name in SPLITS}
@@ -98,7 +102,12 @@ def _counts(data: LabelledImages, assignment: Assignment, name: str) -> dict[str
 
 def main() -> None:
     """Run the stage on the repository's own folders."""
-    run_command("split", lambda: split(load_params().split, RAW, OUTPUT))
+
+    def command() -> None:
+        params = load_params()
+        split(params.split, RAW, OUTPUT, params.evaluate.costs)
+
+    run_command("split", command)
 
 
 if __name__ == "__main__":

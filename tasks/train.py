@@ -17,6 +17,7 @@ from tasks.data.arrays import SplitRecord, load_split_record
 from tasks.model_files.configuration import check_layers
 from tasks.model_files.files import save_model
 from tasks.models.build import build_model, load_pretrained, logits_of, whiten, with_temperature
+from tasks.params.costs import cost_matrix
 from tasks.params.params import TrainParams, load_params
 from tasks.params.probe import ProbeRecipe
 from tasks.params.recipe import Recipe
@@ -252,6 +253,7 @@ def main() -> None:
         params = load_params()
         if hosts > 1:
             raise SystemExit(run_hosts(hosts, [sys.executable, "-m", "tasks.train"]))
+        cost_matrix(params.evaluate.costs, load_split_record(SPLIT_FOLDER).classes)  # now, and not when evaluate begins
         train(params.train, params.recipe, SPLIT_FOLDER, MODEL_FOLDER)
 
     run_command(_name(), command)

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, ValidationError, field_validator, mo
 from ruamel.yaml import YAML
 
 from tasks.params.address import BUCKET, PREFIX
+from tasks.params.costs import Costs
 from tasks.params.data import DownloadParams, SplitParams
 from tasks.params.probe import RECIPE_KINDS, AnyRecipe, ProbeRecipe
 from tasks.params.recipe import Recipe
@@ -83,11 +84,15 @@ class EvaluateParams(Section):
         test_time_augmentation: Views averaged for the second top-1: `none`, `mirror`, or `mirror_and_shift`
             (½ mean(image, mirror) + ½ mean over two diagonal one-pixel shifts of mean(view, mirror), on logits).
         calibration_bins: Equal-width confidence bins of the expected calibration error.
+        costs: What a mistake costs, above 0 and at most a million: by a class any mistake about its images, by
+            `actual > answered` that one; 1 where nothing is said. Where it is not empty, the least expected cost
+            decides beside the highest probability, and is what `tasks.predict` answers by.
     """
 
     batch_size: Positive = 500
     test_time_augmentation: Literal["none", "mirror", "mirror_and_shift"] = "mirror_and_shift"
     calibration_bins: Annotated[int, Field(ge=2, le=100)] = 15
+    costs: Costs = Field(default_factory=dict)
 
 
 class PublishParams(Section):

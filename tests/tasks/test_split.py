@@ -146,6 +146,14 @@ def assert_refused(workspace: Path, stage: str, sentence: str, status: int = 2) 
     return done.stdout
 
 
+def test_costs_of_no_class_are_refused_before_anything_is_trained(tmp_path: Path, folders_archive: Path) -> None:
+    make_raw(tmp_path / "data" / "raw", "folders", folders_archive)
+    text = (REPOSITORY / "params.yaml").read_text()
+    assert "costs: {}" in text
+    (tmp_path / "params.yaml").write_text(text.replace("costs: {}", "costs: {rde: 10}"))
+    assert_refused(tmp_path, "split", "evaluate.costs: 'rde' is no class, and no two of them as 'actual > answered'; ")
+
+
 @pytest.mark.parametrize("name", BAD_FOLDERS)
 def test_bad_folders_archive_is_refused(tmp_path: Path, name: str) -> None:
     files, sentence = BAD_FOLDERS[name]

@@ -254,6 +254,18 @@ def test_bad_input_is_one_sentence_and_leaves_the_model(
     assert (workspace / "model" / "model.keras").read_text() == "the model before"
 
 
+def test_costs_of_no_class_are_refused_before_it_trains(nursery: Nursery, workspace: Path) -> None:
+    write_params(workspace)
+    text = (workspace / "params.yaml").read_text()
+    assert "costs: {}" in text
+    (workspace / "params.yaml").write_text(text.replace("costs: {}", "costs: {drak: 10}"))
+    run = nursery.start(workspace)
+    assert run.wait() == 2
+    assert "train: evaluate.costs: 'drak' is no class, " in run.err
+    assert "; the classes are dark, dim, bright, white\n" in run.err
+    assert not (workspace / "model").exists()
+
+
 def test_it_never_reads_the_test_images(workspace: Path) -> None:
     # The workspace has none: reading them would fail.
     assert not list((workspace / "data" / "split").glob("test_*"))
