@@ -25,7 +25,7 @@ from flows.report_text import report_text
 from flows.stages import StageResult, parse_progress
 from flows.summary import headline, verdict_rows
 from tasks.stage.errors import InputError
-from tasks.stage.shown import percent
+from tasks.stage.shown import costs_text, percent
 
 UPDATE_SECONDS = 2.0
 REPORT_KEY = "report"
@@ -98,7 +98,8 @@ def _record_evaluation(folder: Path, conclusion: Conclusion) -> None:
     metrics, offer, decision = conclusion.metrics, read_offer(folder), conclusion.decision
     text = f"**{headline(metrics)}**\n\n{conclusion.ending}: {conclusion.message}\n"
     create_markdown_artifact(markdown=text, key="headline", description=str(conclusion.ending))
-    table = [{"metric": name, "value": value} for name, value in metrics.items()]
+    shown = metrics | ({"costs": costs_text(metrics["costs"])} if "costs" in metrics else {})
+    table = [{"metric": name, "value": value} for name, value in shown.items()]
     create_table_artifact(table=table, key="metrics", description=headline(metrics))
     rules = verdict_rows(offer)
     if rules:

@@ -5,7 +5,7 @@
 
 import io
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,13 @@ from tasks.data.arrays import Arrays, SplitRecord, check_arrays, load_arrays, lo
 from tasks.evaluation import metrics as measures
 from tasks.evaluation.answers import Predictions, predict_all
 from tasks.evaluation.calibration import calibration as measure_calibration
+from tasks.evaluation.costs import CostComparison, compare_costs
 from tasks.evaluation.ranking import POSITIVE, Ranking, ranking
 from tasks.model_files.files import load_model
+from tasks.params.costs import cost_matrix
 from tasks.params.params import EvaluateParams, load_params
 from tasks.reporting.architecture import draw_architecture, write_summary
+from tasks.reporting.cost_words import cost_sentences
 from tasks.reporting.report import Evaluated, render_report
 from tasks.stage.errors import InputError, run_command
 from tasks.stage.files import read_json, replaced_folder, write_json, write_text
@@ -57,7 +60,7 @@ def evaluate(
     """Answer every test image and write metrics, predictions and report to the folder `output`.
 
     Args:
-        params: Batch size, views and bins.
+        params: Batch size, views, bins and costs.
         split: Folder with split.json and the test arrays, uint8 (N, H, W, 3) and int32 (N,).
         model: Folder that train wrote.
         output: Folder that is replaced as a whole.
@@ -67,11 +70,12 @@ def evaluate(
         metrics.json.
 
     Raises:
-        InputError: A file is missing or altered, or the model and the data do not belong together.
+        InputError: A file is missing or altered, the model and the data do not belong together, or costs name no class.
     """
     start = time.monotonic()
     record, test = load_split_record(split), load_arrays(split, "test")
     check_arrays(test, "test", record, split)
+    cost_matrix(params.costs, record.classes)  # at once, before seconds are spent on the model
     trained = load_trained(model)
     _check_fit(trained.network, record, model)
     answers = predict_all(trained.network, test.images, params.batch_size, params.test_time_augmentation)
@@ -115,6 +119,7 @@ def _evaluated(
     confusion = measures.confusion_matrix(predicted, labels, classes)
     calibration = measure_calibration(answers.single, labels, params.calibration_bins)
     ranked = ranking(answers.single, labels)
+    by_cost = compare_costs(answers.single, labels, cost_matrix(params.costs, record.classes)) if params.costs else None
     low, high = measures.wilson_interval(int((predicted == labels).sum()), len(labels))
     metrics = {
         "top1": measures.top1(answers.single, labels),
@@ -127,6 +132,7 @@ def _evaluated(
         "balanced_accuracy": measures.balanced_accuracy(confusion),
         "macro_f1": measures.macro_f1(confusion),
         **_ranking_metrics(ranked, record.classes),
+        **_cost_metrics(by_cost, params.costs),
         "images": len(labels),
         "dataset": record.dataset,
         "test_sha256": record.content_sha256["test"],
@@ -143,6 +149,7 @@ def _evaluated(
         confusion=confusion,
         calibration=calibration,
         ranking=ranked,
+        by_cost=by_cost,
         split=asdict(record),
         training=trained.training,
         history=trained.history,
@@ -162,9 +169,28 @@ def _ranking_metrics(ranked: Ranking | None, classes: Sequence[str]) -> dict[str
     }
 
 
+def _cost_metrics(by_cost: CostComparison | None, costs: Mapping[str, float]) -> dict[str, Any]:
+    """Return what answers cost, and by which costs: a release's id follows from them; nothing where none are given."""
+    if by_cost is None:
+        return {}
+    return {"mean_cost": by_cost.mean_cost, "mean_cost_plain": by_cost.mean_cost_plain, "costs": dict(costs)}
+
+
+def _class_rows(evaluated: Evaluated) -> dict[str, dict[str, float | None]]:
+    """Return per_class.json: scores of the most probable class, and beside them those of least expected cost."""
+    rows = measures.class_table(evaluated.classes, evaluated.confusion)
+    if evaluated.by_cost is None:
+        return rows
+    chosen = measures.class_table(evaluated.classes, evaluated.by_cost.chosen)
+    return {
+        name: {**row, **{f"{score}_by_cost": chosen[name][score] for score in ("precision", "recall")}}
+        for name, row in rows.items()
+    }
+
+
 def _write(folder: Path, evaluated: Evaluated) -> None:
     write_json(folder / "metrics.json", dict(evaluated.metrics))
-    write_json(folder / "per_class.json", measures.class_table(evaluated.classes, evaluated.confusion))
+    write_json(folder / "per_class.json", _class_rows(evaluated))
     buffer = io.BytesIO()  # written to a file, numpy's own error on a full disk does not say what happened
     np.save(buffer, evaluated.probabilities, allow_pickle=False)
     (folder / "probabilities.npy").write_bytes(buffer.getvalue())
@@ -173,11 +199,15 @@ def _write(folder: Path, evaluated: Evaluated) -> None:
     confidence = evaluated.probabilities.max(axis=1)
     answers = list(zip(names[evaluated.labels], names[predicted], strict=True))
     _write_table(folder / "confusion.csv", ("actual", "predicted"), answers)
-    rows = [
+    header: tuple[str, ...] = ("index", "actual", "predicted", "confidence", "correct")
+    rows: list[tuple[Any, ...]] = [
         (position, actual, answer, f"{sure:.6f}", int(actual == answer))
         for position, ((actual, answer), sure) in enumerate(zip(answers, confidence, strict=True))
     ]
-    _write_table(folder / "predictions.csv", ("index", "actual", "predicted", "confidence", "correct"), rows)
+    if evaluated.by_cost is not None:
+        header += ("least_cost",)
+        rows = [(*row, answer) for row, answer in zip(rows, names[evaluated.by_cost.answers], strict=True)]
+    _write_table(folder / "predictions.csv", header, rows)
     write_text(folder / "report.html", render_report(evaluated))
 
 
@@ -226,6 +256,9 @@ def _announce(evaluated: Evaluated, output: Path) -> None:
             f"of class {printable(metrics['positive_class'])}: area under the ROC curve {metrics['roc_auc']:.4f}, "
             f"average precision {metrics['average_precision']:.4f}"
         )
+    if evaluated.by_cost is not None:
+        for sentence in cost_sentences(evaluated.by_cost, evaluated.classes, evaluated.training):
+            print(printable(sentence))
     print(f"report: {output / 'report.html'}", flush=True)
 
 

@@ -8,7 +8,8 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from tasks.evaluation.calibration import Calibration
-from tasks.evaluation.metrics import ClassScores, Counts
+from tasks.evaluation.costs import mean_costs, threshold_of
+from tasks.evaluation.metrics import ClassScores, Counts, Floats, Labels, Probabilities
 from tasks.evaluation.ranking import Ranking
 from tasks.reporting.svg import Axes, Point, element, line, picture, round_ticks, shorten, text
 
@@ -21,6 +22,7 @@ MAX_MARKERS = 60
 MAX_NUMBERED_CLASSES = 20
 MAX_NAMED_CLASSES = 40
 MOST_CONFUSED = 30
+THRESHOLDS = 353  # of a curve of costs: one a unit of the picture
 
 
 def curves(epochs: Sequence[float], series: Mapping[str, Values], value_format: str, chosen: int | None) -> Markup:
@@ -165,6 +167,31 @@ def _unit_square(points: Sequence[Point], guessing: Sequence[Point], x_title: st
     parts.append(line([axes.place(*point) for point in guessing], "ideal"))
     parts.append(line([*kept, placed[-1]], "series series1"))
     return picture(WIDTH, 322.0, parts, label)
+
+
+def cost_curve(probabilities: Probabilities, labels: Labels, costs: Floats, classes: Sequence[str]) -> Markup:
+    """Draw the mean cost over the threshold, of two classes, and mark the rule's and that of the most probable class.
+
+    Args:
+        probabilities: float32 (N, 2).
+        labels: (N,).
+        costs: float64 (2, 2), rows actual, columns answered.
+        classes: Their names.
+    """
+    rule, thresholds = threshold_of(costs), np.linspace(0, 1, THRESHOLDS)
+    values = mean_costs(probabilities, labels, costs, thresholds)
+    axes = Axes(52.0, 34.0, 352.0, 244.0, [0, 0.2, 0.4, 0.6, 0.8, 1.0], round_ticks(0.0, float(values.max())))
+    parts = axes.frame("{:.0%}", "{:g}", f"answered {shorten(classes[rule.sought], 20)} above this probability of it")
+    points = [axes.place(x, y) for x, y in zip(thresholds.tolist(), values.tolist(), strict=True)]
+    parts.append(line(points, "series series1"))
+    marked = {0.5: "most probable", rule.value: "least expected cost"}  # of costs that are equal, one
+    for value, words in marked.items():
+        x, y = axes.place(value, float(mean_costs(probabilities, labels, costs, np.array([value]))[0]))
+        is_rule = value == rule.value
+        parts.append(line([(x, axes.top), (x, axes.top + axes.height)], "chosen"))
+        parts.append(text(x, axes.top - (18 if is_rule else 4), words, "note", "start" if value < 0.5 else "end"))
+        parts.append(element("circle", cx=x, cy=y, r=4.5, class_=f"dot series{2 if is_rule else 1}"))
+    return picture(WIDTH, 322.0, parts, "mean cost by threshold")
 
 
 def class_scores_picture(classes: Sequence[str], scores: ClassScores) -> Markup:

@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tasks.evaluation.calibration import Calibration
+from tasks.evaluation.costs import CostComparison, threshold_of
 from tasks.evaluation.metrics import Counts, Labels, Probabilities, class_scores, class_table, unmeasured
 from tasks.evaluation.ranking import Ranking
 from tasks.reporting import plots
+from tasks.reporting.cost_words import cost_rows, cost_sentences
 from tasks.reporting.pictures import data_uri, page_template, thumbnail
-from tasks.stage.shown import DATASETS, percent
+from tasks.stage.shown import DATASETS, costs_text, percent
 
 TEMPLATE = "report.html.j2"
 MISTAKES = 24
@@ -41,6 +43,7 @@ class Evaluated:
             float32 (N, C).
         confusion, calibration: As in tasks/evaluation/metrics.py and calibration.py.
         ranking: Of two classes that both have test images, how well the second one's probability ranks them.
+        by_cost: The answers of least expected cost beside the most probable ones, where costs are given.
         split: split.json.
         training: training.json.
         history: Columns of history.json.
@@ -62,6 +65,7 @@ class Evaluated:
     history: Mapping[str, Sequence[Any]]
     model_picture: bytes
     model_summary: str
+    by_cost: CostComparison | None = None
 
 
 def render_report(evaluated: Evaluated) -> str:
@@ -81,6 +85,7 @@ def render_report(evaluated: Evaluated) -> str:
         chart_classes=min(len(evaluated.classes), plots.MAX_NAMED_CLASSES),
         per_class=class_table(evaluated.classes, evaluated.confusion),
         unmeasured=unmeasured(evaluated.classes, evaluated.confusion.sum(axis=1)),
+        cost=_cost(evaluated),
         mistakes=list(_mistakes(evaluated)),
         model_picture=data_uri(evaluated.model_picture),
         model_picture_width=_page_width(evaluated.model_picture),
@@ -157,7 +162,24 @@ def _charts(evaluated: Evaluated) -> dict[str, Markup]:
     if evaluated.ranking is not None:
         charts["roc"] = plots.roc_curve(evaluated.ranking)
         charts["precision_recall"] = plots.precision_recall_curve(evaluated.ranking)
+    if evaluated.by_cost is not None and len(evaluated.classes) == 2:
+        costs = evaluated.by_cost.costs
+        charts["cost"] = plots.cost_curve(evaluated.probabilities, evaluated.labels, costs, evaluated.classes)
     return charts
+
+
+def _cost(evaluated: Evaluated) -> dict[str, Any] | None:
+    """Return what the section on costs tells; nothing where all mistakes cost the same."""
+    if evaluated.by_cost is None:
+        return None
+    rule = threshold_of(evaluated.by_cost.costs) if len(evaluated.classes) == 2 else None
+    return {
+        "costs": costs_text(evaluated.metrics["costs"]),
+        "sentences": list(cost_sentences(evaluated.by_cost, evaluated.classes, evaluated.training)),
+        "rows": list(cost_rows(evaluated.by_cost, evaluated.classes)),
+        "threshold": rule and rule.value,
+        "sought": rule and evaluated.classes[rule.sought],
+    }
 
 
 def _mistakes(evaluated: Evaluated) -> Iterator[dict[str, Any]]:

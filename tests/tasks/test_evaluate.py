@@ -128,6 +128,43 @@ def test_two_classes_have_what_only_they_have(tmp_path: Path) -> None:
     assert f"{metrics['roc_auc']:.4f}" in (tmp_path / "evaluation/report.html").read_text()
 
 
+def test_costs_add_what_they_ask_for_and_change_nothing_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    classes = ("defective", "sound")
+    write_split(tmp_path / "data/split", 60, classes=classes)
+    write_model(tmp_path / "model", build_small_model(classes=2))
+    plain, evaluation = run_here(tmp_path), tmp_path / "evaluation"
+    before = {path.name: path.read_bytes() for path in evaluation.iterdir()}
+    costs = {"defective": 20.0, "sound > defective": 2.0}
+    metrics = run_here(tmp_path, PARAMS.model_copy(update={"costs": costs}))
+    changed = {path.name for path in evaluation.iterdir() if path.read_bytes() != before[path.name]}
+    assert changed == {"metrics.json", "per_class.json", "predictions.csv", "report.html"}
+    assert {name: metrics[name] for name in plain} == plain
+    assert set(metrics) - set(plain) == {"mean_cost", "mean_cost_plain", "costs"}
+    assert metrics["costs"] == costs
+
+    labels = load_arrays(tmp_path / "data/split", "test").labels
+    probabilities = np.load(evaluation / "probabilities.npy")
+    answers = np.where(probabilities[:, 0] > 2 / 22, 0, 1)
+    assert answers.tolist() != probabilities.argmax(axis=1).tolist(), "or nothing is shown"
+    for name, given in (("mean_cost", answers), ("mean_cost_plain", probabilities.argmax(axis=1))):
+        missed, alarms = np.sum((labels == 0) & (given == 1)), np.sum((labels == 1) & (given == 0))
+        assert metrics[name] == pytest.approx((20 * missed + 2 * alarms) / 60)
+    rows = list(csv.DictReader((evaluation / "predictions.csv").open()))
+    assert [row["least_cost"] for row in rows] == [classes[answer] for answer in answers]
+    per_class = read_json(evaluation / "per_class.json")
+    assert per_class["defective"]["recall_by_cost"] == pytest.approx(np.mean(answers[labels == 0] == 0))
+    assert per_class["sound"]["precision_by_cost"] == pytest.approx(np.mean(labels[answers == 1] == 1))
+    assert f"it finds {np.sum(answers[labels == 0] == 0)} of {np.sum(labels == 0)} defective" in capsys.readouterr().out
+
+
+def test_costs_of_no_class_are_refused_before_anything_is_answered(workspace: Path) -> None:
+    (workspace / "model/model.keras").unlink()  # it is not come to
+    with pytest.raises(InputError, match=r"evaluate\.costs: 'rde' is no class, .*; the classes are red, green, blue$"):
+        run_here(workspace, PARAMS.model_copy(update={"costs": {"rde": 10.0}}))
+
+
 def test_two_runs_write_equal_bytes(workspace: Path) -> None:
     run_here(workspace)
     first = {path.name: sha256_of(path) for path in (workspace / "evaluation").iterdir()}

@@ -7,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tasks.evaluation.calibration import Calibration, calibration
+from tasks.evaluation.costs import mean_costs
 from tasks.evaluation.metrics import class_scores
 from tasks.evaluation.ranking import ranking_by
 from tasks.reporting import plots
@@ -102,6 +103,25 @@ def test_curves_of_many_images_take_little_space_and_end_where_they_should() -> 
     for text in (plots.roc_curve(found), plots.precision_recall_curve(found)):
         assert len(text) < 25_000
     assert path_of(parse(plots.roc_curve(found)), "series1")[-1].tolist() == [1, 1]
+
+
+def test_the_curve_of_costs_marks_the_rule_and_the_most_probable_class() -> None:
+    generator = np.random.default_rng(1)
+    labels = (np.arange(60) % 2).astype(np.int32)
+    shares = np.clip(generator.normal(0.35 + 0.3 * labels, 0.2), 0.01, 0.99).astype(np.float32)
+    probabilities, costs = np.stack([1 - shares, shares], axis=1), np.array([[0.0, 1.0], [4.0, 0.0]])
+    svg = parse(plots.cost_curve(probabilities, labels, costs, ["sound", "sick & <tired>"]))
+    assert "answered sick & <tired> above this probability of it" in [part.text for part in having(svg, "title")]
+    low, high = (float(part.text or "") for part in (having(svg, "label")[0], having(svg, "label")[-7]))
+    (rule,), (even,) = having(svg, "series2"), [dot for dot in having(svg, "dot") if "series1" in dot.attrib["class"]]
+    for dot, threshold in ((rule, 0.2), (even, 0.5)):
+        cost = mean_costs(probabilities, labels, costs, np.array([threshold]))[0]
+        assert float(dot.attrib["cx"]) == pytest.approx(52 + 352 * threshold, abs=0.01)
+        height = 1 - (float(dot.attrib["cy"]) - 34) / 244
+        assert low + height * (high - low) == pytest.approx(cost, abs=1e-3)
+    assert {part.text for part in having(svg, "note")} == {"least expected cost", "most probable"}
+    equal = parse(plots.cost_curve(probabilities, labels, 1 - np.eye(2), ["a", "b"]))
+    assert [part.text for part in having(equal, "note")] == ["least expected cost"]
 
 
 def test_class_scores_are_sorted_by_f1() -> None:

@@ -2,17 +2,20 @@
 
 import dataclasses
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tasks.evaluation.calibration import calibration
+from tasks.evaluation.costs import compare_costs
 from tasks.evaluation.metrics import confusion_matrix
 from tasks.evaluation.ranking import ranking
+from tasks.params.costs import cost_matrix
 from tasks.reporting.architecture import draw_architecture
 from tasks.reporting.architecture.summary import summary_text
+from tasks.reporting.cost_words import cost_sentences
 from tasks.reporting.report import Evaluated, confused_pairs, most_confident_mistakes, plain, render_report
 from tests.tasks.reporting.chromium import Page, chromium_page, find_chromium
 from tests.tasks.reporting.small_run import CLASSES, SHAPE, build_small_model, small_history, small_training
@@ -119,6 +122,52 @@ def test_two_classes_are_shown_their_curves_and_no_others(evaluated: Evaluated) 
     assert "How well it tells sick &amp; &lt;tired&gt; from sound" in text
     assert '<span data-metric="roc_auc">0.5123</span>' in text
     assert text.count('class="ideal"') == 3, "in two curves and the reliability diagram"
+
+
+def with_costs(evaluated: Evaluated, costs: Mapping[str, float], classes: Sequence[str]) -> Evaluated:
+    labels = (evaluated.labels % len(classes)).astype(np.int32)
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(len(classes)), IMAGES).astype(np.float32)
+    return dataclasses.replace(
+        evaluated,
+        metrics={**evaluated.metrics, "costs": costs},
+        classes=classes,
+        labels=labels,
+        probabilities=probabilities,
+        confusion=confusion_matrix(probabilities.argmax(axis=1), labels, len(classes)),
+        by_cost=compare_costs(probabilities, labels, cost_matrix(costs, classes)),
+    )
+
+
+def test_costs_are_told_in_words_in_rows_and_for_two_classes_in_a_curve(evaluated: Evaluated) -> None:
+    assert 'id="costs"' not in render_report(evaluated)
+    two = with_costs(evaluated, {NASTY: 10.0}, (NASTY, "sound"))
+    assert two.by_cost is not None
+    text = render_report(two)
+    assert NASTY not in text
+    assert "A mistake costs: &lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt; 10; any other 1." in text
+    assert "where its probability is above 9.09\u00a0%." in text
+    assert "<figcaption>Mean cost by threshold</figcaption>" in text
+    recalls = [f"{100 * table[1, 1] / table[1].sum():.1f}\u00a0%" for table in (two.confusion, two.by_cost.chosen)]
+    assert f'<td class="n">{recalls[0]} → {recalls[1]}</td>' in text
+    three = render_report(with_costs(evaluated, {"red": 3.0, "red > blue": 5.0}, CLASSES))
+    assert '<td>red</td><td class="n">3 to 5</td>' in three
+    assert "Mean cost by threshold" not in three
+
+
+def test_the_words_on_costs_by_hand(evaluated: Evaluated) -> None:
+    probabilities = np.array([[0.8, 0.2], [0.3, 0.7], [0.05, 0.95], [0.2, 0.8], [0.01, 0.99]], np.float32)
+    costs = cost_matrix({"defective": 10.0}, ("defective", "sound"))
+    found = compare_costs(probabilities, np.array([0, 0, 0, 1, 1], np.int32), costs)
+    first, *others = cost_sentences(found, ("defective", "sound"), evaluated.training)
+    assert first.endswith("takes the mean cost of a test image from 4.0000 (most probable class) to 2.2000")
+    assert others == [
+        "it finds 2 of 3 defective, where the most probable class finds 1; false alarms 0 → 1",
+    ]
+    none = compare_costs(probabilities, np.ones(5, np.int32), costs)
+    assert "no test image is of defective; false alarms 1 → 3" in list(cost_sentences(none, ("defective", "sound"), {}))
+    for recipe in ({"loss": {"name": "categorical_crossentropy", "balance": 0.5}}, {"method": "probe", "balance": 1}):
+        *_, last = cost_sentences(found, ("defective", "sound"), {"recipe_parameters": recipe})
+        assert last.startswith("it was trained with balance")
 
 
 def test_the_temperature_is_told_or_why_there_is_none(evaluated: Evaluated) -> None:
