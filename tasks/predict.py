@@ -5,9 +5,12 @@ python -m tasks.predict photos/ --csv photos.csv     every image of a folder
 python -m tasks.predict cat.jpg --model candidate    another channel, or a release's id
 python -m tasks.predict cat.jpg --model model        a model folder, a pulled release, or a .keras file
 python -m tasks.predict cat.jpg --trusted-key release.key.pub    only if this key's owner signed it
+
+A release that was evaluated with `evaluate.costs` answers by the least expected cost; the probabilities are the same.
 """
 
 import argparse
+import dataclasses
 import itertools
 import json
 import re
@@ -22,6 +25,7 @@ import numpy as np
 from tasks.data.arrays import Images
 from tasks.data.images import decode_image
 from tasks.data.names import IMAGE_SUFFIXES, is_clutter
+from tasks.evaluation.costs import least_cost
 from tasks.registry.classifier import Classifier, Probabilities, Signer, load_local, load_release
 from tasks.registry.signing import add_trust_options, chosen_trust
 from tasks.registry.store import configured_place
@@ -41,15 +45,27 @@ RELEASE = re.compile(r"(?:s3://([^/]+)/(.+)/releases/)?(champion|candidate|best|
 
 @dataclass(frozen=True)
 class Prediction:
-    """The probabilities, float32 (C,), that a model gives one image."""
+    """What a model answers for one image.
+
+    Attributes:
+        image: The file.
+        probabilities: float32 (C,).
+        answer: Position of the class of least expected cost; where all mistakes cost the same, of the most probable.
+    """
 
     image: Path
     probabilities: Probabilities
+    answer: int
 
     def top(self, labels: tuple[str, ...], count: int) -> list[tuple[str, float]]:
-        """Return the most probable classes, best first; among equals the first in label order."""
-        order = np.argsort(-self.probabilities, kind="stable")[:count]
+        """Return the answer, then the most probable other classes; among equals the first in label order."""
+        order = np.argsort(-self.probabilities, kind="stable")
+        order = np.concatenate([[self.answer], order[order != self.answer]])[:count]
         return [(labels[index], float(self.probabilities[index])) for index in order]
+
+    def most_probable(self, labels: tuple[str, ...]) -> str:
+        """Return the most probable class; among equals the first in label order."""
+        return labels[self.probabilities.argmax()]
 
 
 class Unread(list[str]):
@@ -77,8 +93,11 @@ def predict(classifier: Classifier, images: Iterable[Path], unread: Unread) -> I
             (path, pixels) for path in batch if (pixels := _read_or_note(path, classifier.size, unread)) is not None
         ]
         if read:
-            answers = classifier.answer(np.stack([pixels for _, pixels in read]))
-            yield from (Prediction(path, answer) for (path, _), answer in zip(read, answers, strict=True))
+            probabilities = classifier.answer(np.stack([pixels for _, pixels in read]))
+            costs = classifier.cost_matrix
+            answers = probabilities.argmax(axis=1) if costs is None else least_cost(probabilities, costs)
+            for (path, _), row, answer in zip(read, probabilities, answers, strict=True):
+                yield Prediction(path, row, int(answer))
 
 
 def _read_or_note(path: Path, size: int, unread: Unread) -> Images | None:
@@ -135,29 +154,42 @@ def _print_top(classifier: Classifier, predictions: Iterable[Prediction], count:
     width = max(map(len, classifier.labels))
     for prediction in predictions:
         print(printable(str(prediction.image)))
-        for label, probability in prediction.top(classifier.labels, count):
-            print(f"  {printable(label):<{width}}  {100 * probability:6.2f} %")
+        for place, (label, probability) in enumerate(prediction.top(classifier.labels, count)):
+            rule = "  least expected cost" if classifier.costs and not place else ""
+            print(f"  {printable(label):<{width}}  {100 * probability:6.2f} %{rule}")
 
 
 def _print_json(classifier: Classifier, predictions: Iterable[Prediction], count: int) -> None:
+    labels, costs = classifier.labels, classifier.costs
     answers = [
         {
             "image": str(prediction.image),
+            **({"most_probable": prediction.most_probable(labels)} if costs else {}),
             "classes": [
-                {"class": label, "probability": probability}
-                for label, probability in prediction.top(classifier.labels, count)
+                {"class": label, "probability": probability} for label, probability in prediction.top(labels, count)
             ],
         }
         for prediction in predictions
     ]
-    print(json.dumps({"model": classifier.source, "predictions": answers}, indent=2, ensure_ascii=False))
+    facts = {"model": classifier.source, **({"costs": dict(costs)} if costs else {})}
+    print(json.dumps({**facts, "predictions": answers}, indent=2, ensure_ascii=False))
 
 
 def _write_csv(classifier: Classifier, predictions: Iterable[Prediction], stream: TextIO) -> None:
-    """Write one row an image: its path, the best class, its probability, and every class's."""
-    header = ["image", "predicted", "confidence", *(f"p({label})" for label in classifier.labels)]
+    """Write one row an image: its path, the answer, its probability, and every class's.
+
+    Where mistakes cost differently the most probable class comes last, whether or not it is the answer.
+    """
+    labels, by_cost = classifier.labels, bool(classifier.costs)
+    header = ["image", "predicted", "confidence", *(f"p({label})" for label in labels), *["most_probable"] * by_cost]
     rows = (
-        [str(each.image), *each.top(classifier.labels, 1)[0], *map(float, each.probabilities)] for each in predictions
+        [
+            str(each.image),
+            *each.top(labels, 1)[0],
+            *map(float, each.probabilities),
+            *[each.most_probable(labels)] * by_cost,
+        ]
+        for each in predictions
     )
     write_table(stream, header, rows)
 
@@ -168,6 +200,8 @@ def _run(arguments: argparse.Namespace) -> None:
         unread.refuse(len(images))  # at once, before seconds are spent on the model
     unread.clear()
     classifier = _chosen_classifier(arguments)
+    if arguments.ignore_costs:
+        classifier = dataclasses.replace(classifier, costs={}, cost_matrix=None)
     predictions = predict(classifier, images, unread)
     if arguments.json:
         _print_json(classifier, predictions, arguments.top)
@@ -208,6 +242,7 @@ def main() -> None:
     parser.add_argument("--top", type=_count, default=3, metavar="K", help="classes to show (3)")
     parser.add_argument("--json", action="store_true", help="for programs")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write a CSV; a folder's goes to standard output")
+    parser.add_argument("--ignore-costs", action="store_true", help="answer the most probable class, whatever it costs")
     parser.add_argument("--bucket", help="instead of publish.bucket in params.yaml")
     parser.add_argument("--prefix", help="instead of publish.prefix in params.yaml")
     parser.add_argument("--sha256", metavar="HEX", help="of the model's bytes, where nothing beside it records them")

@@ -1,18 +1,22 @@
 """A model that answers for images, the champion or a local one; its bytes are checked before any loader sees them."""
 
+import dataclasses
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 
 from tasks.data.arrays import Images, load_split_record
+from tasks.evaluation.metrics import Floats
+from tasks.params.costs import Costs, cost_matrix
 from tasks.registry.channels import resolve
-from tasks.registry.manifest import MANIFEST_NAME, Manifest
+from tasks.registry.manifest import MANIFEST_NAME, DamagedError, Manifest
 from tasks.registry.releases import cached_release, check_signature, verify_folder
 from tasks.registry.signatures import TrustedKeys
 from tasks.registry.store import configured_bucket
@@ -22,6 +26,7 @@ from tasks.stage.files import sha256_of
 SPLIT_FOLDER = Path("data/split")
 
 Probabilities = NDArray[np.float32]
+RELEASED_COSTS = TypeAdapter(Costs)
 
 
 @dataclass(frozen=True)
@@ -33,12 +38,16 @@ class Classifier:
         labels: Names of the classes in the order of the outputs.
         size: Height and width in pixels of the images that it takes.
         answer: From uint8 (N, size, size, 3) images to float32 (N, C) probabilities.
+        costs: What mistakes cost, as `evaluate.costs` said of the release; empty where it said nothing.
+        cost_matrix: The same, float64 (C, C), rows actual, columns answered; None where it said nothing.
     """
 
     source: str
     labels: tuple[str, ...]
     size: int
     answer: Callable[[Images], Probabilities]
+    costs: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    cost_matrix: Floats | None = None
 
 
 @dataclass(frozen=True)
@@ -72,7 +81,11 @@ def load_local(path: Path, sha256: str | None = None, signer: Signer | None = No
         manifest = verify_folder(file.parent)
         if signer is not None:
             check_signature(manifest, signer.keys, signer.place)
-        return _load(file, sha256 or _entry_sha256(manifest, file), _release_labels(file.parent, manifest))
+        labels = _release_labels(file.parent, manifest)
+        costs = released_costs(manifest)
+        matrix = cost_matrix(costs, labels, f"costs of release {manifest.id}") if costs else None
+        classifier = _load(file, sha256 or _entry_sha256(manifest, file), labels)
+        return dataclasses.replace(classifier, costs=costs, cost_matrix=matrix)
     if signer is not None:
         raise InputError(f"{file} is not part of a release, so nobody can have signed it")
     return _load(file, sha256 or _recorded_sha256(file), _local_labels(file.parent))
@@ -83,6 +96,20 @@ def load_release(name: str, bucket: str | None, prefix: str | None, trust: Trust
     store = configured_bucket(bucket, prefix, trust)
     folder = cached_release(store, resolve(store, name))
     return load_local(folder, signer=None if trust is None else Signer(trust, store.place))
+
+
+def released_costs(manifest: Manifest) -> Costs:
+    """Return what mistakes cost, as a release was evaluated with it; empty where nothing was said of it.
+
+    Raises:
+        DamagedError: What is there are no costs.
+    """
+    try:
+        return RELEASED_COSTS.validate_python(manifest.metrics.get("costs", {}))
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in ("costs", *problem["loc"]))
+        raise DamagedError(f"{where} of release {manifest.id} are not what mistakes cost: {problem['msg']}") from error
 
 
 def _recorded_sha256(file: Path) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from tasks.stage.shown import DATASETS, markdown_text, percent
+from tasks.stage.shown import DATASETS, costs_text, markdown_text, percent
 
 # https://huggingface.co/docs/hub/model-cards#model-card-metadata; in this file, so that a release needs no other.
 TEMPLATE = """\
@@ -87,6 +87,13 @@ Every test image counts once; nothing was chosen by looking at one.
 | log loss | {{ "%.4f" | format(metrics.log_loss) }} nats |
 | expected calibration error | {{ metrics.expected_calibration_error | percent }} |
 | binary accuracy | {{ metrics.binary_accuracy | percent }} |
+{% if metrics.costs is defined %}
+| mean cost of an image, by the answer of least expected cost | {{ "%.4f" | format(metrics.mean_cost) }} |
+| mean cost of an image, by the most probable class | {{ "%.4f" | format(metrics.mean_cost_plain) }} |
+
+A mistake costs: {{ metrics.costs | costs_text | markdown_text }}; any other 1. `python -m tasks.predict` answers the
+class of least expected cost by the probabilities, which are the model's own; all else here is of the most probable one.
+{% endif %}
 
 Binary accuracy counts each of the {{ classes | length }} outputs as a question of its own (Keras 2's accuracy under
 binary cross-entropy); an all-zero answer scores {{ (1 - 1 / (classes | length)) | percent }}.
@@ -168,6 +175,7 @@ def model_card(
     environment.filters |= {
         "percent": percent,
         "count": lambda number: f"{number:,}",
+        "costs_text": costs_text,
         "markdown_text": markdown_text,
         "yaml": lambda text: json.dumps(text, ensure_ascii=False),  # every JSON string is a YAML string
     }

@@ -1,7 +1,10 @@
 """`python -m tasks.predict` on every kind of image, and in every form of answer."""
 
+import csv
+import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tasks.registry.releases import verify_folder
 from tests.fixtures.predictions import ROOT, read_table, recorded
 from tests.fixtures.stages import CLASSES, IMAGES
 
@@ -47,6 +51,75 @@ def test_programs_get_json(predict: Any, classifier_workspace: Path, pictures: P
     shown = {entry["class"]: entry["probability"] for entry in answer["classes"]}
     assert list(shown.values()) == sorted(shown.values(), reverse=True)
     np.testing.assert_allclose([shown[name] for name in CLASSES], recorded(classifier_workspace)[3], atol=1e-5)
+
+
+@pytest.fixture
+def costly(predict: Any, classifier_workspace: Path, pictures: Path) -> Path:
+    """The champion as it was pulled, had it been evaluated with costs by which each third image has another answer."""
+    assert predict(pictures / "000.png")[0] == 0
+    (cached,) = Path(".cache/releases").iterdir()
+    folder = cached.rename("pulled")
+    return with_costs(folder, {CLASSES[2]: 1000.0})
+
+
+def with_costs(folder: Path, costs: Any) -> Path:
+    manifest = verify_folder(folder)
+    changed = manifest.model_copy(update={"metrics": {**manifest.metrics, "costs": costs}})
+    (folder / "manifest.json").write_bytes(changed.to_bytes())
+    return folder
+
+
+def test_a_release_with_costs_answers_by_the_least_expected_one_and_says_so(
+    predict: Any, classifier_workspace: Path, pictures: Path, costly: Path
+) -> None:
+    probabilities = recorded(classifier_workspace)
+    costs = np.array([[0, 1, 1], [1, 0, 1], [1000, 1000, 0]])
+    expected = [CLASSES[answer] for answer in (probabilities @ costs).argmin(axis=1)]
+    plain = [CLASSES[answer] for answer in probabilities.argmax(axis=1)]
+    assert expected != plain, "or nothing is shown"
+    status, output, errors = predict(pictures, "--model", costly)
+    assert status == 0, errors
+    header, *rows = csv.reader(io.StringIO(output))
+    assert header == ["image", "predicted", "confidence", *(f"p({name})" for name in CLASSES), "most_probable"]
+    assert [row[1] for row in rows] == expected
+    assert [row[-1] for row in rows] == plain
+    np.testing.assert_allclose(np.array([row[3:6] for row in rows], float), probabilities, atol=1e-5)
+    assert [float(row[2]) for row in rows] == [float(row[3 + CLASSES.index(row[1])]) for row in rows]
+
+    other = next(number for number, names in enumerate(zip(expected, plain, strict=True)) if len(set(names)) == 2)
+    image = pictures / f"{other:03}.png"
+    _, output, _ = predict(image, "--model", costly)
+    share = f"{100 * probabilities[other, 2]:.2f}"
+    assert output.splitlines()[1].split() == [CLASSES[2], share, "%", "least", "expected", "cost"]
+    assert output.count("least expected cost") == 1
+    answer = json.loads(predict(image, "--model", costly, "--json")[1])
+    assert answer["costs"] == {CLASSES[2]: 1000.0}
+    assert answer["predictions"][0]["most_probable"] == plain[other]
+    assert [entry["class"] for entry in answer["predictions"][0]["classes"]][:2] == [CLASSES[2], plain[other]]
+
+
+@pytest.mark.parametrize("form", ["--json", ""])
+def test_costs_can_be_ignored(predict: Any, pictures: Path, costly: Path, form: str) -> None:
+    options = ["--model", costly, *([form] if form else [])]
+    told = predict(pictures, *options)[1]
+    _, ignoring, _ = predict(pictures, *options, "--ignore-costs")
+    with_costs(costly, {})
+    assert predict(pictures, *options) == (0, ignoring, "")
+    assert told != ignoring
+
+
+@pytest.mark.parametrize(
+    ("costs", "sentence"),
+    [
+        ({"dog": 10.0}, "costs of release .*: 'dog' is no class, .*; the classes are ant, bee, cat$"),
+        ({"cat": -1.0}, "costs.cat of release .* are not what mistakes cost: Input should be greater than 0$"),
+        ("dear", "costs of release .* are not what mistakes cost: Input should be a valid dictionary$"),
+    ],
+)
+def test_costs_that_are_none_are_refused(predict: Any, pictures: Path, costly: Path, costs: Any, sentence: str) -> None:
+    status, output, errors = predict(pictures, "--model", with_costs(costly, costs))
+    assert (status, output) == (2, "")
+    assert re.fullmatch(f"predict: {sentence}", errors.strip())
 
 
 @pytest.mark.parametrize("form", ["--csv", "--json", ""])

@@ -78,6 +78,15 @@ def test_what_two_classes_have_stands_only_there(params: dict[str, Any]) -> None
     assert "| average precision, class a&#124;b | 0.8000 |" in card
 
 
+def test_costs_stand_where_they_were_given(params: dict[str, Any]) -> None:
+    assert "cost" not in model_card(METRICS, small_training(), SPLIT, params)
+    costly = {**METRICS, "costs": {"red": 10.0, "a|b > c": 2.5}, "mean_cost": 0.41291, "mean_cost_plain": 0.9073}
+    card = model_card(costly, small_training(), SPLIT, params)
+    assert "| mean cost of an image, by the answer of least expected cost | 0.4129 |" in card
+    assert "| mean cost of an image, by the most probable class | 0.9073 |" in card
+    assert "A mistake costs: red 10, a&#124;b &#62; c 2.5; any other 1." in card
+
+
 def test_the_temperature_is_told_or_why_there_is_none(params: dict[str, Any]) -> None:
     fitted = {"temperature": 0.36233, "images": 1530, "before": {}, "after": {}}
     card = model_card(METRICS, {**small_training(), "calibration": fitted}, SPLIT, params)
