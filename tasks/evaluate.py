@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tasks.stage.quiet_tensorflow import keras, tf
-from tasks.data.arrays import Arrays, SplitRecord, check_arrays, load_arrays, load_split_record
+from tasks.data.arrays import Arrays, SplitRecord, check_arrays, load_arrays, load_split_record, recorded_fit
 from tasks.evaluation import metrics as measures
 from tasks.evaluation.answers import Predictions, predict_all
 from tasks.evaluation.calibration import calibration as measure_calibration
@@ -77,7 +77,7 @@ def evaluate(
     check_arrays(test, "test", record, split)
     cost_matrix(params.costs, record.classes)  # at once, before seconds are spent on the model
     trained = load_trained(model)
-    _check_fit(trained.network, record, model)
+    _check_fit(trained, record, model)
     answers = predict_all(trained.network, test.images, params.batch_size, params.test_time_augmentation)
     with replaced_folder(output) as temporary:
         write_summary(trained.network, temporary)
@@ -216,14 +216,19 @@ def _write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]
         write_table(stream, header, rows)
 
 
-def _check_fit(network: keras.Model, record: SplitRecord, folder: Path) -> None:
+def _check_fit(trained: Trained, record: SplitRecord, folder: Path) -> None:
     """Refuse a model that was built for other images or classes."""
-    takes, gives = tuple(network.input_shape[1:]), network.output_shape[-1]
+    takes, gives = tuple(trained.network.input_shape[1:]), trained.network.output_shape[-1]
     if takes != record.image_shape:
         wanted, found = ("×".join(map(str, shape)) for shape in (takes, record.image_shape))
         raise InputError(f"{folder / 'model.keras'} takes images of {wanted}, but the test images have {found}")
     if gives != len(record.classes):
         raise InputError(f"{folder / 'model.keras'} knows {gives} classes, but {len(record.classes)} are in split.json")
+    fit = recorded_fit(trained.training, str(folder / "training.json"))
+    if fit != record.fit:
+        raise InputError(
+            f"{folder / 'model.keras'} was trained on images of fit {fit}, but the test images have {record.fit}"
+        )
 
 
 def _read_object(path: Path) -> dict[str, Any]:

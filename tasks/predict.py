@@ -22,7 +22,7 @@ from typing import TextIO
 
 import numpy as np
 
-from tasks.data.arrays import Images
+from tasks.data.arrays import SQUASH, Fit, Images
 from tasks.data.images import decode_image
 from tasks.data.names import IMAGE_SUFFIXES, is_clutter
 from tasks.evaluation.costs import least_cost
@@ -90,7 +90,9 @@ def predict(classifier: Classifier, images: Iterable[Path], unread: Unread) -> I
     remaining = iter(images)
     while batch := tuple(itertools.islice(remaining, IMAGES_AT_ONCE)):
         read = [
-            (path, pixels) for path in batch if (pixels := _read_or_note(path, classifier.size, unread)) is not None
+            (path, pixels)
+            for path in batch
+            if (pixels := _read_or_note(path, classifier.size, classifier.fit, unread)) is not None
         ]
         if read:
             probabilities = classifier.answer(np.stack([pixels for _, pixels in read]))
@@ -100,20 +102,20 @@ def predict(classifier: Classifier, images: Iterable[Path], unread: Unread) -> I
                 yield Prediction(path, row, int(answer))
 
 
-def _read_or_note(path: Path, size: int, unread: Unread) -> Images | None:
+def _read_or_note(path: Path, size: int, fit: Fit, unread: Unread) -> Images | None:
     try:
-        return read_image(path, size)
+        return read_image(path, size, fit)
     except InputError as error:
         unread.append(str(error))
         return None
 
 
-def read_image(path: Path, size: int) -> Images:
+def read_image(path: Path, size: int, fit: Fit) -> Images:
     """Return an image file as uint8 (size, size, 3), decoded as the training images were; raises InputError."""
     try:
         if path.stat().st_size > MAX_FILE:
             raise InputError(f"{path} has more than the {format_bytes(MAX_FILE)} that an image may have")
-        return decode_image(path.read_bytes(), str(path), size)
+        return decode_image(path.read_bytes(), str(path), size, fit)
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist") from error
     except OSError as error:
@@ -196,7 +198,7 @@ def _write_csv(classifier: Classifier, predictions: Iterable[Prediction], stream
 
 def _run(arguments: argparse.Namespace) -> None:
     images, unread = find_images(arguments.images), Unread()
-    if len(images) <= IMAGES_AT_ONCE and all(_read_or_note(image, 1, unread) is None for image in images):
+    if len(images) <= IMAGES_AT_ONCE and all(_read_or_note(image, 1, SQUASH, unread) is None for image in images):
         unread.refuse(len(images))  # at once, before seconds are spent on the model
     unread.clear()
     classifier = _chosen_classifier(arguments)

@@ -41,7 +41,8 @@ def split(params: SplitParams, raw: Path, output: Path, costs: Mapping[str, floa
     source = load_source(raw)
     with replaced_folder(output) as temporary:
         scratch = temporary / "decoded"
-        data = read_images(source.dataset, source.archive, params.image_size, scratch, params.max_quarantined)
+        size, fit = params.image_size, params.fit
+        data = read_images(source.dataset, source.archive, size, fit, scratch, params.max_quarantined)
         cost_matrix(costs or {}, data.classes)
         rule = _rule(params, source.dataset)
         assignment = divide(data, rule)
@@ -90,6 +91,7 @@ def _record(
         index_sha256={name: index_hash(assignment.indices[name]) for name in SPLITS},
         content_sha256=contents,
         duplicates=assignment.duplicates,
+        fit=data.fit,
     )
 
 

@@ -1,9 +1,10 @@
 """The arrays between the stages: `{train,validation,test}_{images,labels}.npy` and `split.json` in one folder."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,11 @@ from tasks.stage.files import read_json, write_json
 SPLITS = ("train", "validation", "test")
 RECORD_NAME = "split.json"
 IMAGES_AT_ONCE = 1024
+
+# How an image is brought to a square (tasks/data/images.py). A record without the entry means SQUASH: so it was done
+# before there was a choice, and one that says nothing new has the bytes that it had.
+Fit = Literal["crop", "pad", "squash"]
+SQUASH: Fit = "squash"
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int32]
@@ -47,6 +53,7 @@ class SplitRecord:
         index_sha256: For each split the sha256 of its images' positions in the archive's order (little-endian int64).
         content_sha256: For each split the sha256 of its images' bytes, then of its labels' bytes.
         duplicates: Byte-identical images across and within splits, and what was done about them.
+        fit: How images of `folders` were brought to their size; SQUASH for the others, which have it.
     """
 
     dataset: str
@@ -58,6 +65,28 @@ class SplitRecord:
     index_sha256: dict[str, str]
     content_sha256: dict[str, str]
     duplicates: dict[str, Any]
+    fit: Fit = SQUASH
+
+
+def fit_entry(fit: Fit) -> dict[str, Any]:
+    """Return what a record of images says of their fit: nothing of SQUASH."""
+    return {} if fit == SQUASH else {"fit": fit}
+
+
+def recorded_fit(record: Mapping[str, Any], source: str) -> Fit:
+    """Return how the images that a record is of were brought to their size.
+
+    Args:
+        record: split.json, or training.json.
+        source: What to call it in an error.
+
+    Raises:
+        InputError: It names a way that is not known here.
+    """
+    fit = record.get("fit", SQUASH)
+    if fit not in get_args(Fit):
+        raise InputError(f"{source} says fit = {fit!r}: known are {', '.join(get_args(Fit))}")
+    return cast(Fit, fit)
 
 
 def index_hash(indices: Indices) -> str:
@@ -150,14 +179,16 @@ def save_selected(folder: Path, split: str, source: Arrays, indices: Indices) ->
 
 def save_split_record(folder: Path, record: SplitRecord) -> None:
     """Write split.json into a folder."""
-    write_json(folder / RECORD_NAME, asdict(record))
+    values = asdict(record)
+    del values["fit"]
+    write_json(folder / RECORD_NAME, values | fit_entry(record.fit))
 
 
 def load_split_record(folder: Path) -> SplitRecord:
     """Read split.json.
 
     Raises:
-        InputError: It is missing, not JSON, or has other fields than SplitRecord.
+        InputError: It is missing, not JSON, or has other fields than SplitRecord; `fit` alone may be absent.
     """
     path = folder / RECORD_NAME
     try:
@@ -166,11 +197,11 @@ def load_split_record(folder: Path) -> SplitRecord:
         raise InputError(f"{path} does not exist; run the stage split first") from error
     except ValueError as error:
         raise InputError(f"{path} is not JSON: {error}") from error
-    names = {field.name for field in fields(SplitRecord)}
-    if not isinstance(values, dict) or set(values) != names:
+    names = {field.name for field in fields(SplitRecord)} - {"fit"}
+    if not isinstance(values, dict) or set(values) - {"fit"} != names:
         raise InputError(f"{path} does not have exactly the fields {', '.join(sorted(names))}")
     values["classes"], values["image_shape"] = tuple(values["classes"]), tuple(values["image_shape"])
-    return SplitRecord(**values)
+    return SplitRecord(**{**values, "fit": recorded_fit(values, str(path))})
 
 
 def _load(path: Path, dtype: np.dtype[Any], dimensions: int) -> NDArray[Any]:

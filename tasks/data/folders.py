@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from tasks.data.archive import members
-from tasks.data.arrays import SPLITS, Arrays, Images
+from tasks.data.arrays import SPLITS, Arrays, Fit, Images
 from tasks.data.images import decode_image
 from tasks.data.labelled import UNASSIGNED, LabelledImages
 from tasks.data.labels import LABELS_NAME, label, labels_file, read_labels
@@ -33,7 +33,9 @@ Encoded = tuple[str, bytes]
 Problem = tuple[str, str]  # a file, and why it is no part of the set
 
 
-def read_folders(archive: Path, image_size: int, scratch: Path, max_quarantined: float = 0.0) -> LabelledImages:
+def read_folders(
+    archive: Path, image_size: int, fit: Fit, scratch: Path, max_quarantined: float = 0.0
+) -> LabelledImages:
     """Decode every image, sorted by path; classes sorted by name.
 
     Memory stays bounded: decoded images go to a file as they come, and are memory-mapped from there.
@@ -41,6 +43,7 @@ def read_folders(archive: Path, image_size: int, scratch: Path, max_quarantined:
     Args:
         archive: The archive.
         image_size: Height and width in pixels to which images are brought.
+        fit: How, as tasks.data.images has it.
         scratch: A file to be made for the decoded images; it must outlive the result.
         max_quarantined: What share of all images, and of each class's, may be set aside because they cannot be read.
 
@@ -51,11 +54,14 @@ def read_folders(archive: Path, image_size: int, scratch: Path, max_quarantined:
     entries, left_out = _entries(archive)
     names = {entry.name for entry in entries}
     encoded = ((member.name, member.read()) for member in members(archive) if member.name in names)
-    data = _labelled(archive, entries, _decode_all(entries, encoded, image_size, scratch), scratch, max_quarantined)
+    decoded = _decode_all(entries, encoded, image_size, fit, scratch)
+    data = _labelled(archive, entries, decoded, scratch, max_quarantined)
     return replace(data, quarantine=tuple(sorted((*data.quarantine, *left_out))))
 
 
-def read_snapshot(snapshot: Path, image_size: int, scratch: Path, max_quarantined: float = 0.0) -> LabelledImages:
+def read_snapshot(
+    snapshot: Path, image_size: int, fit: Fit, scratch: Path, max_quarantined: float = 0.0
+) -> LabelledImages:
     """Decode every image of a snapshot from the shards beside its table; else as read_folders.
 
     Raises:
@@ -69,7 +75,8 @@ def read_snapshot(snapshot: Path, image_size: int, scratch: Path, max_quarantine
     # In the order in which they lie, not in that of their names: a shard is read from its start to its end.
     by_place = sorted(rows, key=lambda row: (shards[row.sha256].shard.name, shards[row.sha256].offset))
     encoded = ((row.path, read_content(shards[row.sha256], row.sha256)) for row in by_place)
-    return _labelled(snapshot, entries, _decode_all(entries, encoded, image_size, scratch), scratch, max_quarantined)
+    decoded = _decode_all(entries, encoded, image_size, fit, scratch)
+    return _labelled(snapshot, entries, decoded, scratch, max_quarantined)
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,7 @@ class _Decoded:
     digests: list[str]
     problems: dict[int, str]
     shape: tuple[int, int, int]
+    fit: Fit
 
 
 def _labelled(
@@ -107,6 +115,7 @@ def _labelled(
         file_sha256=tuple(digests),
         groups=tuple(entry.group for entry in entries),
         quarantine=quarantine,
+        fit=decoded.fit,
     )
 
 
@@ -169,7 +178,7 @@ def _entries(archive: Path) -> tuple[list[Entry], tuple[Problem, ...]]:
     return labelled.entries, tuple((name, UNLABELLED) for name in labelled.unlabelled)
 
 
-def _decode_all(entries: list[Entry], encoded: Iterator[Encoded], image_size: int, scratch: Path) -> _Decoded:
+def _decode_all(entries: list[Entry], encoded: Iterator[Encoded], image_size: int, fit: Fit, scratch: Path) -> _Decoded:
     """Write every image's pixels at its sorted place, in the order in which they come.
 
     Plain writes, not a memory map: a full disk is then an OSError, where a map would kill the process.
@@ -179,7 +188,7 @@ def _decode_all(entries: list[Entry], encoded: Iterator[Encoded], image_size: in
     done, problems, digests = 0, dict[int, str](), [""] * len(entries)
     with ThreadPoolExecutor(os.cpu_count()) as pool, scratch.open("wb") as stream:
         for batch in _batches(encoded):
-            decoded = pool.map(lambda image: _decoded(image, image_size), batch)
+            decoded = pool.map(lambda image: _decoded(image, image_size, fit), batch)
             for (name, data), image in zip(batch, decoded, strict=True):
                 digests[order[name]] = hashlib.sha256(data).hexdigest()
                 if isinstance(image, InputError):
@@ -190,14 +199,14 @@ def _decode_all(entries: list[Entry], encoded: Iterator[Encoded], image_size: in
             done += len(batch)
             progress.update(done, "decoding")
     progress.close()
-    return _Decoded(digests, problems, (image_size, image_size, 3))
+    return _Decoded(digests, problems, (image_size, image_size, 3), fit)
 
 
-def _decoded(encoded: Encoded, image_size: int) -> Images | InputError:
+def _decoded(encoded: Encoded, image_size: int, fit: Fit) -> Images | InputError:
     """Decode an image, or return why it cannot be: a set of 100,000 has dozens, which are named at once."""
     try:
         name, data = encoded
-        return decode_image(data, name, image_size)
+        return decode_image(data, name, image_size, fit)
     except InputError as error:
         return error
 

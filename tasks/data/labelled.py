@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.data.arrays import Arrays
+from tasks.data.arrays import SQUASH, Arrays, Fit
 from tasks.data.stable import group_of
 
 UNASSIGNED = -1
@@ -28,6 +28,7 @@ class LabelledImages:
         file_sha256: Of the bytes of those files; empty where there are none.
         groups: Who belongs together, where labels.csv says it: a name each, empty for none; empty where there is none.
         quarantine: Files that could not be read and are no part of the set: the path of each, and why.
+        fit: How images of files were brought to their size.
     """
 
     arrays: Arrays
@@ -38,6 +39,7 @@ class LabelledImages:
     file_sha256: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     quarantine: tuple[tuple[str, str], ...] = ()
+    fit: Fit = SQUASH
 
     @property
     def sha256(self) -> tuple[str, ...]:

@@ -81,7 +81,10 @@ class SplitParams(Section):
             whatever shares what it matches; null for none.
         validation_fraction: Of the training images.
         test_fraction: Of all images, where the data set has no test split of its own.
-        image_size: Height and width in pixels to which images from folders are resized.
+        image_size: Height and width in pixels to which images from folders are brought.
+        fit: How: `crop` scales the shorter side and cuts out the middle; `pad` scales the longer side and fills the
+            rest with black; `squash`, as before there was a choice, scales each side by itself: a circle becomes an
+            ellipse.
         max_quarantined: What share of people's own images, and of each class's, may be set aside because they cannot be
             read; more ends the stage.
         seed: Of the choice.
@@ -92,5 +95,6 @@ class SplitParams(Section):
     validation_fraction: Fraction
     test_fraction: Fraction = 0.15
     image_size: Annotated[int, Field(ge=8, le=1024)] = 32
+    fit: Literal["crop", "pad", "squash"] = "squash"
     max_quarantined: Share = 0.01
     seed: Seed = 0

@@ -1,7 +1,8 @@
 """How a champion that was measured on another test set answers the present one: it is fetched, and asked.
 
-One that takes images of another size is asked about the same images at its own (tasks/registry/other_size.py). What it
-answered is kept under .cache/, so that a run with nothing new need not ask again: that takes TensorFlow.
+One that takes images of another size, or has learnt from images that were fitted otherwise (`split.fit`), is asked
+about the same images at its own (tasks/registry/other_size.py). What it answered is kept under .cache/, so that a run
+with nothing new need not ask again: that takes TensorFlow.
 """
 
 import tempfile
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.data.arrays import Arrays, Images, SplitRecord
+from tasks.data.arrays import Arrays, Fit, Images, SplitRecord, recorded_fit
 from tasks.registry.manifest import Manifest
 from tasks.registry.recorded_answers import CannotAnswerError, load_probabilities
 from tasks.registry.releases import pull_release
@@ -24,7 +25,7 @@ from tasks.stage.files import replaced_file
 
 CACHE = Path(".cache/champion_answers")
 
-AtSize = Callable[[int], AbstractContextManager[Images]]
+Prepared = Callable[[int, Fit], AbstractContextManager[Images]]
 
 
 @dataclass(frozen=True)
@@ -36,14 +37,14 @@ class CurrentTestSet:
         test: The test images, and their labels.
         bucket: Where champions are.
         batch_size: Images at once.
-        at_size: Gives the same images at another height and width; None where only `test` can be asked.
+        prepared: Gives the same images at a height and width, fitted in a way; None where only `test` can be asked.
     """
 
     record: SplitRecord
     test: Arrays
     bucket: Store
     batch_size: int
-    at_size: AtSize | None = None
+    prepared: Prepared | None = None
 
     def answers_of(self, champion: Manifest) -> Probabilities:
         """Return a champion's answers to the present test images, float32 (N, C).
@@ -69,19 +70,22 @@ class CurrentTestSet:
             folder = Path(name) / "release"
             pull_release(self.bucket, champion, folder)
             try:
-                return self._predictions_of(load_model(folder / MODEL))
+                fit = recorded_fit(champion.training, f"release {champion.id}")
+                return self._predictions_of(load_model(folder / MODEL), fit)
             except InputError as error:
                 raise CannotAnswerError(f"it does not answer ({str(error).replace(f'{folder}/', '')})") from error
 
-    def _predictions_of(self, network: Any) -> Probabilities:
+    def _predictions_of(self, network: Any, fit: Fit) -> Probabilities:
         from tasks.evaluation.answers import predict_all  # noqa: PLC0415
 
         takes, has = tuple(network.input_shape[1:]), self.record.image_shape
-        if takes == has:
+        if takes == has and fit == self.record.fit:
             return predict_all(network, self.test.images, self.batch_size, "none").single
-        if self.at_size is None or takes[0] != takes[1]:
+        if takes != has and (self.prepared is None or takes[0] != takes[1]):
             raise CannotAnswerError(f"it takes images of {_size(takes)}, and these have {_size(has)}")
-        with self.at_size(takes[0]) as images:
+        if self.prepared is None:
+            raise CannotAnswerError(f"it has learnt from images of split.fit {fit}, and these have {self.record.fit}")
+        with self.prepared(takes[0], fit) as images:
             return predict_all(network, images, self.batch_size, "none").single
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
-from tasks.data.arrays import Images, load_split_record
+from tasks.data.arrays import SQUASH, Fit, Images, load_split_record, recorded_fit
 from tasks.evaluation.metrics import Floats
 from tasks.params.costs import Costs, cost_matrix
 from tasks.registry.channels import resolve
@@ -22,6 +23,7 @@ from tasks.registry.signatures import TrustedKeys
 from tasks.registry.store import configured_bucket
 from tasks.stage.errors import InputError
 from tasks.stage.files import sha256_of
+from tasks.stage.shown import printable
 
 SPLIT_FOLDER = Path("data/split")
 
@@ -37,6 +39,7 @@ class Classifier:
         source: Where it came from, for the answer.
         labels: Names of the classes in the order of the outputs.
         size: Height and width in pixels of the images that it takes.
+        fit: How images are brought to it.
         answer: From uint8 (N, size, size, 3) images to float32 (N, C) probabilities.
         costs: What mistakes cost, as `evaluate.costs` said of the release; empty where it said nothing.
         cost_matrix: The same, float64 (C, C), rows actual, columns answered; None where it said nothing.
@@ -45,6 +48,7 @@ class Classifier:
     source: str
     labels: tuple[str, ...]
     size: int
+    fit: Fit
     answer: Callable[[Images], Probabilities]
     costs: Mapping[str, float] = dataclasses.field(default_factory=dict)
     cost_matrix: Floats | None = None
@@ -62,7 +66,8 @@ def load_local(path: Path, sha256: str | None = None, signer: Signer | None = No
     """Load a pulled release, a model folder or a `.keras` file; bytes are checked before any loader sees them.
 
     Args:
-        path: Where it is. The labels come from the labels.json beside the model, or else from data/split/split.json.
+        path: Where it is. The labels come from the labels.json beside the model, or else from data/split/split.json;
+            how images are fitted from a release's manifest.json, the training.json beside the model, or else likewise.
         sha256: Of the model; if not given, a release's comes from its manifest.json, another's from the training.json
             beside it.
         signer: Who must have signed it; None accepts what is not signed.
@@ -81,14 +86,15 @@ def load_local(path: Path, sha256: str | None = None, signer: Signer | None = No
         manifest = verify_folder(file.parent)
         if signer is not None:
             check_signature(manifest, signer.keys, signer.place)
-        labels = _release_labels(file.parent, manifest)
+        labels, fit = _release_labels(file.parent, manifest), recorded_fit(manifest.training, f"release {manifest.id}")
         costs = released_costs(manifest)
         matrix = cost_matrix(costs, labels, f"costs of release {manifest.id}") if costs else None
-        classifier = _load(file, sha256 or _entry_sha256(manifest, file), labels)
+        classifier = _load(file, sha256 or _entry_sha256(manifest, file), labels, fit)
         return dataclasses.replace(classifier, costs=costs, cost_matrix=matrix)
     if signer is not None:
         raise InputError(f"{file} is not part of a release, so nobody can have signed it")
-    return _load(file, sha256 or _recorded_sha256(file), _local_labels(file.parent))
+    checked = sha256 or _recorded_sha256(file)
+    return _load(file, checked, _local_labels(file.parent), _local_fit(file, checked))
 
 
 def load_release(name: str, bucket: str | None, prefix: str | None, trust: TrustedKeys | None) -> Classifier:
@@ -148,6 +154,18 @@ def _local_labels(folder: Path) -> tuple[str, ...]:
     return _labels(path, _parsed(path, path.read_bytes()))
 
 
+def _local_fit(file: Path, sha256: str) -> Fit:
+    """Return how the images were fitted that a model of these bytes, which is part of no release, has learnt from."""
+    path = file.parent / "training.json"
+    training = _parsed(path, path.read_bytes()) if path.exists() else None
+    if isinstance(training, dict) and training.get("model_sha256") == sha256:
+        return recorded_fit(training, str(path))
+    if not (file.parent / "labels.json").exists():  # it is taken for the model of data/split
+        return load_split_record(SPLIT_FOLDER).fit
+    print(printable(f"nothing beside {file} says split.fit of its training: {SQUASH} is taken"), file=sys.stderr)
+    return SQUASH
+
+
 def _labels(path: Path, names: Any) -> tuple[str, ...]:
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise InputError(f"{path} is not a list of class names")
@@ -161,7 +179,7 @@ def _parsed(path: Path, body: bytes) -> Any:
         raise InputError(f"{path} is not JSON: {error}") from error
 
 
-def _load(file: Path, sha256: str, labels: tuple[str, ...]) -> Classifier:
+def _load(file: Path, sha256: str, labels: tuple[str, ...], fit: Fit) -> Classifier:
     """Load a model and let it answer once, so that TensorFlow has said all that it says of the machine."""
     from tasks.stage.quiet_tensorflow import held_back_stderr, tf  # noqa: PLC0415  takes seconds: only once images were read
 
@@ -180,7 +198,7 @@ def _load(file: Path, sha256: str, labels: tuple[str, ...]) -> Classifier:
             run(np.zeros((1, size, size, 3), np.uint8))
         except (tf.errors.OpError, ValueError, TypeError) as error:
             raise InputError(f"{file} cannot answer: {type(error).__name__}") from error
-    return Classifier(str(file), labels, size, lambda batch: np.asarray(run(batch)))
+    return Classifier(str(file), labels, size, fit, lambda batch: np.asarray(run(batch)))
 
 
 def _image_size(file: Path, network: Any) -> int:

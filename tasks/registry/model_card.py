@@ -6,6 +6,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
+from tasks.data.arrays import recorded_fit
 from tasks.stage.shown import DATASETS, costs_text, markdown_text, percent
 
 # https://huggingface.co/docs/hub/model-cards#model-card-metadata; in this file, so that a release needs no other.
@@ -157,6 +158,35 @@ serve = tf.saved_model.load("saved_model/1").signatures["serving_default"]
 ```
 
 `labels.json` names the outputs.
+{% if metrics.dataset == "folders" %}
+
+Both take photographs that are prepared as the training images were, which `python -m tasks.predict` does: upright, in
+RGB, with white behind what is transparent, and \
+{% if fit == "crop" %}
+the middle cut out: the shorter side is scaled to {{ size }} pixels.
+{% elif fit == "pad" %}
+the longer side scaled to {{ size }} pixels and the rest black.
+{% else %}
+squashed: each side is scaled to {{ size }} pixels by itself.
+{% endif %}
+
+```python
+import numpy as np
+from PIL import Image, ImageOps
+
+image = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGB")
+{% if fit == "crop" %}
+side = min(image.size)
+left, top = ((length - side) // 2 for length in image.size)
+image = image.resize(({{ size }}, {{ size }}), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
+{% elif fit == "pad" %}
+image = ImageOps.pad(image, ({{ size }}, {{ size }}), Image.Resampling.BICUBIC)
+{% else %}
+image = image.resize(({{ size }}, {{ size }}), Image.Resampling.BICUBIC)
+{% endif %}
+images = np.asarray(image)[None]
+```
+{% endif %}
 """
 
 
@@ -187,6 +217,8 @@ def model_card(
         dataset=DATASETS.get(metrics["dataset"], metrics["dataset"]),
         classes=list(split["classes"]),
         shape="×".join(map(str, split["image_shape"])),
+        size=split["image_shape"][0],
+        fit=recorded_fit(split, "split.json"),
         architecture=f"base {recipe['model']['base']}, head {recipe['model']['head']}",
         augmentation=params["evaluate"]["test_time_augmentation"].replace("_", " "),
         recipe_method=recipe.get("method", "steps"),

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from tasks.data.arrays import SQUASH
 from tasks.params.params import Params
 from tasks.registry.drift import Drift
 from tasks.registry.manifest import Manifest
@@ -74,7 +75,15 @@ def _what_makes_a_model(values: dict[str, Any]) -> dict[str, Any]:
     """Return the parameters that make another model: not on which devices, or where its checkpoints lie."""
     train = values.get("train", {})
     return {
-        "split": values.get("split"),
+        "split": _split(values),
         "recipe": values.get("recipes", {}).get(train.get("recipe")),
         "seed": train.get("seed"),
     }
+
+
+def _split(values: dict[str, Any]) -> dict[str, Any]:
+    """Return how images become arrays; an older release says nothing of fit, and only image folders heed it."""
+    split = {"fit": SQUASH, **(values.get("split") or {})}
+    if values.get("download", {}).get("dataset") != "folders":
+        del split["fit"]
+    return split

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tasks.data.arrays import Images, load_arrays, load_split_record
+from tasks.data.arrays import Fit, Images, load_arrays, load_split_record
 from tasks.params.params import Params
 from tasks.registry.actor import current_actor
 from tasks.registry.champion_answers import CurrentTestSet
@@ -174,10 +174,10 @@ class _Mover:
             )
         test, batch_size = load_arrays(SPLIT, "test"), self.params.evaluate.batch_size
 
-        def at_size(pixels: int) -> AbstractContextManager[Images]:
-            return images_at(pixels, record, test.labels, self.params.split, RAW)
+        def prepared(pixels: int, fit: Fit) -> AbstractContextManager[Images]:
+            return images_at(pixels, fit, record, test.labels, self.params.split, RAW)
 
-        return CurrentTestSet(record, test, self.bucket, batch_size, at_size).answers_of(champion)
+        return CurrentTestSet(record, test, self.bucket, batch_size, prepared).answers_of(champion)
 
     def _check_whole(self) -> None:
         """Raise DamagedError unless every byte in the bucket is as the manifest has it; it is read once."""

@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 from dvclive import Live
 
+from tasks.data.arrays import fit_entry
 from tasks.stage.files import sha256_of, write_json
 from tasks.stage.runtime import write_runtime
 from tasks.stage.shown import percent
@@ -71,6 +72,7 @@ def write_facts(
         "calibration": calibrated.facts(),
         "data_sha256": {split: run.record.content_sha256[split] for split in ("train", "validation")},
         "model_sha256": sha256_of(folder / "model.keras"),
+        **fit_entry(run.record.fit),
     }
     write_json(folder / "training.json", training)
     count = len(result.history)

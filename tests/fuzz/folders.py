@@ -15,7 +15,7 @@ SIZE = 8
 def check(data: bytes) -> bool:
     """Read bytes as an archive; they give images of one size with labels in range, or an InputError."""
     try:
-        read = read_folders(file_of(with_checksums(data)), SIZE, FOLDER / "decoded")
+        read = read_folders(file_of(with_checksums(data)), SIZE, "crop", FOLDER / "decoded")
     except InputError:
         return False
     images, labels = read.arrays.images, read.arrays.labels

@@ -1,10 +1,12 @@
 """An image given to predict, in any of the formats that are read."""
 
 import io
+from typing import get_args
 
 import numpy as np
 from PIL import Image
 
+from tasks.data.arrays import Fit
 from tasks.data.images import FORMATS, decode_image
 from tasks.stage.errors import InputError
 
@@ -12,13 +14,13 @@ SIZE = 16
 
 
 def check(data: bytes) -> bool:
-    """Decode bytes; they give pixels of the size asked for, or an InputError."""
+    """Decode bytes; they give pixels of the size asked for, however they are fitted, or an InputError."""
     try:
-        pixels = decode_image(data, "image", SIZE)
+        fitted = [decode_image(data, "image", SIZE, fit) for fit in get_args(Fit)]
     except InputError:
         return False
-    assert pixels.shape == (SIZE, SIZE, 3)
-    assert pixels.dtype == np.uint8
+    assert {pixels.shape for pixels in fitted} == {(SIZE, SIZE, 3)}
+    assert {pixels.dtype for pixels in fitted} == {np.dtype(np.uint8)}
     return True
 
 

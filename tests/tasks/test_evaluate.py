@@ -247,11 +247,17 @@ def no_test_images(folder: Path) -> None:
         np.save(folder / f"data/split/test_{name}.npy", np.empty(shape, dtype))
 
 
+def other_fit(folder: Path) -> None:
+    path = folder / "data/split/split.json"
+    write_json(path, read_json(path) | {"fit": "crop"})
+
+
 BAD_INPUT: dict[str, tuple[Damage, str]] = {
     "one byte altered": (flip_a_byte, r"model\.keras was altered"),
     "not a Keras file": (not_a_keras_file, r"model\.keras is not a Keras model"),
     "other classes": (other_classes, r"model\.keras knows 5 classes, but 3 are in split\.json"),
     "other image shape": (other_shape, r"takes images of 16×10×3, but the test images have 12×10×3"),
+    "other fit": (other_fit, r"was trained on images of fit squash, but the test images have crop"),
     "diverged": (diverged, r"not probabilities"),
     "hash not recorded": (no_hash, r"run it again"),
     "no model": (remove("model/model.keras"), r"model\.keras does not exist; run the stage train"),

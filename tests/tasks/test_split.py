@@ -1,21 +1,25 @@
 """The stage split, on real archives, as a command and as a function."""
 
+import csv
 import hashlib
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
-from tasks.data.arrays import SPLITS, load_arrays, load_split_record
+from tasks.data.arrays import SPLITS, Fit, load_arrays, load_split_record
 from tasks.data.digits import bundled_digits
+from tasks.data.images import decode_image
 from tasks.params.data import SplitParams
 from tasks.split import split
 from tasks.stage.errors import InputError
-from tests.fixtures.archives import CIFAR10_FOLDER, colour_images, make_raw, write_tar
+from tests.fixtures.archives import CIFAR10_FOLDER, colour_images, make_raw, wide_images, write_tar
 
 REPOSITORY = Path(__file__).parents[2]
 STRATIFIED = SplitParams(method="stratified", validation_fraction=0.1)
@@ -99,6 +103,30 @@ def test_equal_input_gives_equal_bytes_and_another_seed_does_not(tmp_path: Path,
         "test_hashes.npy",
     }
     assert set(folder_bytes(tmp_path / "a")) == expected
+
+
+def test_photos_are_fitted_as_is_recorded_and_it_moves_none_to_another_split(tmp_path: Path) -> None:
+    files, indices = wide_images(20), set()
+    raw = make_raw(tmp_path / "raw", "folders", write_tar(tmp_path / "images.tar", files))
+    for fit in get_args(Fit):
+        params = SplitParams(method="stable", validation_fraction=0.1, test_fraction=0.2, image_size=12, fit=fit)
+        split(params, raw, tmp_path / fit)
+        assert load_split_record(tmp_path / fit).fit == fit
+        with (tmp_path / fit / "index.csv").open(encoding="utf-8", newline="") as stream:
+            rows = list(csv.DictReader(stream))
+        images = np.concatenate([load_arrays(tmp_path / fit, name).images for name in SPLITS])
+        for row, image in zip(rows, images, strict=True):
+            np.testing.assert_array_equal(image, decode_image(files[row["path"]], "a", 12, fit))
+        indices.add((tmp_path / fit / "index.csv").read_bytes())
+    assert len(indices) == 1
+
+
+def test_images_that_have_a_size_of_their_own_are_not_fitted(tmp_path: Path) -> None:
+    raw = make_raw(tmp_path / "raw", "digits", bundled_digits())
+    for fit in get_args(Fit):
+        split(STRATIFIED.model_copy(update={"fit": fit}), raw, tmp_path / fit)
+    assert folder_bytes(tmp_path / "crop") == folder_bytes(tmp_path / "pad") == folder_bytes(tmp_path / "squash")
+    assert "fit" not in json.loads((tmp_path / "crop" / "split.json").read_text())
 
 
 def test_duplicates_in_folders_are_kept_out_of_the_test_set(tmp_path: Path) -> None:

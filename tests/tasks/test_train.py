@@ -43,7 +43,7 @@ def write_split(folder: Path) -> None:
         noise = generator.integers(0, 64, (count, 32, 32, 3))
         arrays = Arrays((noise + 60 * labels[:, None, None, None]).astype(np.uint8), labels)
         hashes[split] = save_selected(folder, split, arrays, np.arange(count))
-    record = SplitRecord("folders", CLASSES, (32, 32, 3), "stratified", 0, {}, hashes, hashes, {})
+    record = SplitRecord("folders", CLASSES, (32, 32, 3), "stratified", 0, {}, hashes, hashes, {}, "crop")
     save_split_record(folder, record)
 
 
@@ -92,6 +92,7 @@ def test_it_leaves_all_that_the_next_stages_read(workspace: Path) -> None:
     model = workspace / "model"
     training = json.loads((model / "training.json").read_text())
     assert (training["recipe"], training["epochs_run"], training["steps"]) == ("digits", 3, 18)
+    assert training["fit"] == "crop"
     history = json.loads((model / "history.json").read_text())["columns"]
     assert history["epoch"] == [1, 2, 3]
     assert history["validation_top1"][-1] == training["validation"]["top1"] > 0.5

@@ -1,6 +1,6 @@
 """The format between the stages."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,7 @@ import pytest
 from tasks.data.arrays import (
     IMAGES_AT_ONCE,
     Arrays,
+    Fit,
     SplitRecord,
     load_arrays,
     load_split_record,
@@ -17,7 +18,7 @@ from tasks.data.arrays import (
     save_split_record,
 )
 from tasks.stage.errors import InputError
-from tasks.stage.files import write_json
+from tasks.stage.files import read_json, write_json
 
 COUNT = IMAGES_AT_ONCE + 7
 STREAM = np.random.default_rng(0)
@@ -84,6 +85,28 @@ def test_array_of_another_form_is_named(tmp_path: Path, images: np.ndarray, sent
 def test_record_comes_back(tmp_path: Path) -> None:
     save_split_record(tmp_path, RECORD)
     assert load_split_record(tmp_path) == RECORD
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad"])
+def test_fit_travels_with_the_record(tmp_path: Path, fit: Fit) -> None:
+    save_split_record(tmp_path, replace(RECORD, fit=fit))
+    assert read_json(tmp_path / "split.json")["fit"] == fit
+    assert load_split_record(tmp_path).fit == fit
+
+
+def test_a_record_without_fit_means_squash_and_has_the_bytes_that_it_had(tmp_path: Path) -> None:
+    save_split_record(tmp_path, RECORD)
+    written = (tmp_path / "split.json").read_bytes()
+    older = {name: value for name, value in asdict(RECORD).items() if name != "fit"}
+    write_json(tmp_path / "split.json", older)
+    assert (tmp_path / "split.json").read_bytes() == written
+    assert load_split_record(tmp_path).fit == "squash"
+
+
+def test_a_fit_that_is_not_known_is_named(tmp_path: Path) -> None:
+    write_json(tmp_path / "split.json", {**asdict(RECORD), "fit": "zoom"})
+    with pytest.raises(InputError, match=r"split\.json says fit = 'zoom': known are crop, pad, squash"):
+        load_split_record(tmp_path)
 
 
 def test_record_that_is_missing_or_of_another_form_is_named(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_one_class_and_no_class_are_refused(tmp_path: Path) -> None:
     for number, sentence in (("1", "holds the one class 'cat'"), ("2", "holds no image")):
         files = {"1.png": picture, "labels.csv": f"path,label\n{number}.png,cat\n".encode()}
         with pytest.raises(InputError, match=sentence):
-            read_folders(write_tar(tmp_path / f"{number}.tar", files), 32, tmp_path / "decoded")
+            read_folders(write_tar(tmp_path / f"{number}.tar", files), 32, "squash", tmp_path / "decoded")
 
 
 def test_the_highest_table_counts_and_its_paths_begin_where_it_lies(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_the_highest_table_counts_and_its_paths_begin_where_it_lies(tmp_path: Pa
     names = ["red", "red", "green", "green", "green"]
     table = "path,label,group\n" + "".join(f"{number}.png,{name},g\n" for number, name in enumerate(names))
     archive = write_tar(tmp_path / "photos.tar", {**files, "photos/labels.csv": table.encode()})
-    data = read_folders(archive, 32, tmp_path / "decoded")
+    data = read_folders(archive, 32, "squash", tmp_path / "decoded")
     assert [data.classes[place] for place in data.arrays.labels] == names
     assert data.groups == ("g",) * 5
     assert data.group_names(None) == ["g"] * 5

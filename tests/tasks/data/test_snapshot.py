@@ -58,8 +58,8 @@ def test_a_snapshot_gives_the_arrays_that_an_archive_of_it_gives(
     monkeypatch.setattr(shards, "SHARD_BYTES", 20_000)
     files = colour_images(20)
     files["red/copy.png"] = files["red/00000.png"]
-    snapshot = read_snapshot(placed(tmp_path, files), 16, tmp_path / "a")
-    archive = read_folders(write_tar(tmp_path / "a.tar", files), 16, tmp_path / "b")
+    snapshot = read_snapshot(placed(tmp_path, files), 16, "squash", tmp_path / "a")
+    archive = read_folders(write_tar(tmp_path / "a.tar", files), 16, "squash", tmp_path / "b")
     assert len(list((tmp_path / SHARDS_NAME).glob("*.tar"))) > 1
     assert np.array_equal(snapshot.arrays.images, archive.arrays.images)
     assert np.array_equal(snapshot.arrays.labels, archive.arrays.labels)
@@ -87,13 +87,13 @@ def test_damage_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is damaged: what it holds as "):
         read_content(place, row.sha256)
     with pytest.raises(InputError, match="is damaged"):
-        read_snapshot(path, 8, tmp_path / "scratch")
+        read_snapshot(path, 8, "squash", tmp_path / "scratch")
     place.shard.unlink()
     with pytest.raises(InputError, match="does not exist; run the stage download again"):
         read_content(place, row.sha256)
     place.shard.with_suffix(".csv").unlink()
     with pytest.raises(InputError, match=r"lacks 6 images, as 'blue/00000.png'; run download again"):
-        read_snapshot(path, 8, tmp_path / "scratch")
+        read_snapshot(path, 8, "squash", tmp_path / "scratch")
     path.write_text("path,sha256\n")
     with pytest.raises(InputError, match="is no table of a snapshot: its columns are not"):
         read_table(path)

@@ -2,13 +2,15 @@ import copy
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
+from tasks.data.arrays import Fit
 from tasks.params.address import DOWNLOAD_URL
+from tasks.params.data import SplitParams
 from tasks.params.params import load_params, parse_params, read_yaml
 from tasks.stage.errors import InputError
 
@@ -81,6 +83,14 @@ def test_what_a_release_records_with_every_default_is_valid() -> None:
         assert parse_params(used, "manifest").recipe == params.recipes[recipe]
 
 
+def test_params_without_a_fit_squash_and_ours_crop() -> None:
+    values = copy.deepcopy(VALUES)
+    assert parse_params(values, "params.yaml").split.fit == "crop"
+    del values["split"]["fit"]
+    assert parse_params(values, "params.yaml").split.fit == "squash"
+    assert get_args(SplitParams.model_fields["fit"].annotation) == get_args(Fit)
+
+
 @pytest.mark.parametrize(
     ("key", "value", "allowed"),
     [
@@ -99,6 +109,7 @@ def test_what_a_release_records_with_every_default_is_valid() -> None:
         ("split.validation_fraction", 0, "greater than 0"),
         ("split.validation_fraction", 1, "less than 1"),
         ("split.method", "random", "'auto', 'stable', 'stratified' or 'tail'"),
+        ("split.fit", "stretch", "'crop', 'pad' or 'squash'"),
         ("split.group", "(", "is no regular expression"),
         ("recipes.fast.batch_size", 0, "greater than 0"),
         ("recipes.fast.batch_size", "many", "valid integer"),

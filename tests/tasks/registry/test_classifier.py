@@ -1,22 +1,31 @@
 """From which models a classifier is made, and which are refused, as `python -m tasks.predict` has it."""
 
+import csv
 import os
 import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 
+from tasks.data.arrays import Fit, fit_entry, load_arrays
+from tasks.model_files.files import load_model
+from tasks.params.data import SplitParams
+from tasks.predict import read_image
+from tasks.registry.classifier import load_local, load_release
 from tasks.registry.releases import verify_folder
 from tasks.registry.signatures import read_signing_key
 from tasks.registry.signing import generate_key
-from tasks.stage.files import sha256_of
+from tasks.split import split
+from tasks.stage.files import read_json, sha256_of, write_json
+from tests.fixtures.archives import make_raw, wide_images, write_files, write_tar
 from tests.fixtures.predictions import ROOT, read_table, recorded
 from tests.fixtures.published import Workspace
+from tests.fixtures.stages import CLASSES, SIZE
 
 
 @pytest.fixture
@@ -184,6 +193,65 @@ def test_labels_that_do_not_fit_are_refused(predict: Any, classifier_workspace: 
     status, _, errors = predict(pictures / "000.png", "--model", "model")
     assert status == 2
     assert "3 outputs, but 2 labels" in errors
+
+
+def answers_to(predict: Any, folder: Path, *model: str | Path) -> np.ndarray[Any, Any]:
+    status, output, errors = predict(folder, "--model", *model)
+    assert (status, errors) == (0, "")
+    return read_table(output)[1]
+
+
+@pytest.mark.parametrize("fit", get_args(Fit))
+def test_predict_sees_the_pixels_that_training_saw(
+    predict: Any, classifier_workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], fit: Fit
+) -> None:
+    files = wide_images(10, CLASSES)
+    params = SplitParams(method="stratified", validation_fraction=0.2, test_fraction=0.2, image_size=SIZE, fit=fit)
+    split(params, make_raw(tmp_path / "raw", "folders", write_tar(tmp_path / "images.tar", files)), Path("data/split"))
+    write_json(Path("model/training.json"), read_json(Path("model/training.json")) | fit_entry(fit))
+    with Path("data/split/index.csv").open(encoding="utf-8", newline="") as stream:
+        tested = [row["path"] for row in csv.DictReader(stream) if row["split"] == "test"]
+    photos, images = tmp_path / "photos", load_arrays(Path("data/split"), "test").images
+    write_files(photos, {f"{number:03}.png": files[path] for number, path in enumerate(tested)})
+    classifier = load_local(Path("model"))
+    for photo, image in zip(sorted(photos.iterdir()), images, strict=True):
+        np.testing.assert_array_equal(read_image(photo, classifier.size, classifier.fit), image)
+    expected = load_model(Path("model/model.keras")).predict(images, verbose=0)
+    shutil.copy("model/model.keras", "alone.keras")
+    alone = ("alone.keras", "--sha256", sha256_of(Path("alone.keras")))  # as data/split says, which has its labels
+    capsys.readouterr()  # what split said
+    for model in (("model",), ("model/model.keras",), alone):
+        np.testing.assert_allclose(answers_to(predict, photos, *model), expected, atol=1e-5)
+    split(params.model_copy(update={"fit": "pad" if fit == "crop" else "crop"}), tmp_path / "raw", Path("data/split"))
+    capsys.readouterr()
+    np.testing.assert_allclose(answers_to(predict, photos, "model"), expected, atol=1e-5)
+
+
+def test_a_release_takes_photos_as_its_training_did(new_workspace: Workspace) -> None:
+    place = ("retrain", new_workspace.prefix, None)
+    assert load_release(new_workspace.publish()["id"], *place).fit == "squash", "of a release without the entry"
+    new_workspace.retrain(fit="crop")
+    release = new_workspace.publish()["id"]
+    assert load_release(release, *place).fit == "crop"
+    (folder,) = (path for path in Path(".cache/releases").iterdir() if path.name.startswith(release))
+    assert load_local(folder / "model.keras").fit == "crop"
+    assert "box=(left, top" in (folder / "README.md").read_text()
+
+
+def test_where_nothing_says_how_photos_are_fitted_that_is_said(
+    predict: Any, classifier_workspace: Path, pictures: Path
+) -> None:
+    Path("alone").mkdir()
+    shutil.copy("model/model.keras", "alone")
+    write_json(Path("alone/labels.json"), list(CLASSES))
+    status, _, errors = predict(pictures, "--model", "alone", "--sha256", sha256_of(Path("alone/model.keras")))
+    assert status == 0
+    assert errors == "nothing beside alone/model.keras says split.fit of its training: squash is taken\n"
+    write_json(Path("model/training.json"), read_json(Path("model/training.json")) | {"fit": "zoom"})
+    status, _, errors = predict(pictures, "--model", "model")
+    assert (status, errors) == (
+        2, "predict: model/training.json says fit = 'zoom': known are crop, pad, squash\n"
+    )  # fmt: skip
 
 
 def test_an_unreachable_store_is_one_sentence(predict: Any, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:

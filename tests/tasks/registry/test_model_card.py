@@ -2,13 +2,16 @@
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 from ruamel.yaml import YAML
 
+from tasks.data.arrays import Fit, fit_entry
+from tasks.data.images import decode_image
 from tasks.model_files.files import save_model
 from tasks.params.params import load_params
 from tasks.registry.model_card import model_card
@@ -116,3 +119,21 @@ def test_of_a_probe_it_tells_penalties_and_no_epochs(params: dict[str, Any]) -> 
     assert "a linear head on frozen features, the best of 8 penalties by validation loss." in " ".join(card.split())
     assert "The weights of epoch" not in card
     assert "The weights of epoch" in model_card(METRICS, {**small_training(), "recipe": "fast"}, SPLIT, params)
+
+
+@pytest.mark.parametrize("fit", get_args(Fit))
+def test_the_card_of_photographs_says_how_they_are_prepared(
+    params: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fit: Fit
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lies on its left side
+    noise = np.random.default_rng(0).integers(0, 256, (61, 90, 3), dtype=np.uint8)
+    Image.fromarray(noise).save("photo.jpg", exif=exif)
+    split = {**SPLIT, "image_shape": [32, 32, 3], **fit_entry(fit)}
+    card = model_card({**METRICS, "dataset": "folders"}, small_training(), split, params)
+    *_, snippet = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(snippet, names)  # noqa: S102
+    expected = decode_image(Path("photo.jpg").read_bytes(), "photo.jpg", 32, fit)
+    np.testing.assert_array_equal(names["images"], expected[None])

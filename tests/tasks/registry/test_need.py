@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tasks.params.data import DownloadParams
 from tasks.params.params import Params, load_params
 from tasks.params.retrain import RetrainParams
 from tasks.registry.drift import Drift
@@ -63,6 +64,17 @@ def test_other_parameters_are_a_reason_and_other_devices_are_none() -> None:
     assert not decide(champion(train=train), QUIET, params(), NOW).retrain
     other = decide(champion(train={**train, "seed": 8}), QUIET, params(), NOW)
     assert (other.retrain, "was made by other parameters" in other.sentence) == (True, True)
+
+
+def test_a_release_without_fit_was_squashed_and_only_image_folders_are_fitted() -> None:
+    older = {name: value for name, value in params().used()["split"].items() if name != "fit"}
+    assert not decide(champion(split=older), QUIET, params(), NOW).retrain, "CIFAR-10's images are not"
+    folders = DownloadParams(dataset="folders", url=("file:///photos/",))
+    now = params().model_copy(update={"download": folders})
+    photos = {**now.used(), "split": older}
+    assert "was made by other parameters" in decide(champion(**photos), QUIET, now, NOW).sentence
+    squash = now.model_copy(update={"split": now.split.model_copy(update={"fit": "squash"})})
+    assert not decide(champion(**photos), QUIET, squash, NOW).retrain
 
 
 def test_without_a_champion_whose_past_is_known_there_is_nothing_to_wait_for() -> None:

@@ -1,5 +1,6 @@
-"""A champion of another image size is asked about the same images, read from the archive at its own size."""
+"""A champion of another image size or fit is asked about the same images, read from the archive at its own."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,14 @@ from tasks.model_files.files import load_model
 from tasks.params.data import SplitParams
 from tasks.registry.champion_answers import CurrentTestSet
 from tasks.registry.channels import resolve
+from tasks.registry.offer import _Mover
 from tasks.registry.other_size import images_at
 from tasks.registry.recorded_answers import CannotAnswerError
 from tasks.registry.releases import pull_release
 from tasks.registry.reload import MODEL
 from tasks.split import split
 from tasks.stage.errors import InputError
-from tests.fixtures.archives import colour_images, make_raw, write_tar
+from tests.fixtures.archives import colour_images, make_raw, wide_images, write_tar
 from tests.fixtures.published import Workspace
 
 PRESENT = SplitParams(method="stratified", validation_fraction=0.1, test_fraction=0.2, image_size=12)
@@ -34,7 +36,7 @@ def test_they_are_the_test_images_that_a_split_at_that_size_has(tmp_path: Path, 
     split(PRESENT, raw, tmp_path / "now")
     split(AT_8, raw, tmp_path / "then")
     record, labels = load_split_record(tmp_path / "now"), load_arrays(tmp_path / "now", "test").labels
-    with images_at(8, record, labels, PRESENT, raw) as images:
+    with images_at(8, "squash", record, labels, PRESENT, raw) as images:
         assert np.array_equal(images, load_arrays(tmp_path / "then", "test").images)
 
 
@@ -43,8 +45,8 @@ def test_another_archive_or_another_split_is_refused(tmp_path: Path, raw: Path) 
     record, labels = load_split_record(tmp_path / "now"), load_arrays(tmp_path / "now", "test").labels
     other_seed = PRESENT.model_copy(update={"seed": 5})
     for params, right in ((other_seed, labels), (PRESENT, labels[::-1])):
-        with pytest.raises(InputError, match="holds other test images at 8 pixels than at 12"):
-            images_at(8, record, np.asarray(right), params, raw).__enter__()
+        with pytest.raises(InputError, match=r"holds other test images at 8 pixels \(squash\) than at 12 \(squash\)"):
+            images_at(8, "squash", record, np.asarray(right), params, raw).__enter__()
 
 
 def test_the_champion_answers_at_its_own_size(workspace: Workspace, tmp_path: Path, raw: Path) -> None:
@@ -55,7 +57,7 @@ def test_the_champion_answers_at_its_own_size(workspace: Workspace, tmp_path: Pa
     with pytest.raises(CannotAnswerError, match="it takes images of 8×8×3, and these have 12×12×3"):
         CurrentTestSet(record, test, workspace.bucket, 500).answers_of(champion)
     test_set = CurrentTestSet(
-        record, test, workspace.bucket, 500, lambda pixels: images_at(pixels, record, test.labels, PRESENT, raw)
+        record, test, workspace.bucket, 500, lambda *kind: images_at(*kind, record, test.labels, PRESENT, raw)
     )
     answers = test_set.answers_of(champion)
     split(AT_8, raw, tmp_path / "then")
@@ -64,3 +66,33 @@ def test_the_champion_answers_at_its_own_size(workspace: Workspace, tmp_path: Pa
     expected = network.predict(load_arrays(tmp_path / "then", "test").images, verbose=0)
     assert np.allclose(answers, expected, atol=1e-6)
     assert len(answers) == len(test.labels)
+
+
+CROP = AT_8.model_copy(update={"fit": "crop"})
+
+
+@pytest.fixture
+def wide(tmp_path: Path) -> Path:
+    """Images of 24×16 pixels."""
+    return make_raw(tmp_path / "raw", "folders", write_tar(tmp_path / "images.tar", wide_images(20)))
+
+
+def test_a_champion_of_another_fit_is_asked_about_the_photos_as_it_knows_them(
+    workspace: Workspace, tmp_path: Path, wide: Path
+) -> None:
+    champion = resolve(workspace.bucket, "champion")  # published without an entry: it was squashed
+    shutil.rmtree("data/split")
+    split(CROP, wide, Path("data/split"))
+    split(AT_8, wide, tmp_path / "then")
+    wide.rename("data/raw")
+    record, test = load_split_record(Path("data/split")), load_arrays(Path("data/split"), "test")
+    with pytest.raises(CannotAnswerError, match=r"it has learnt from images of split\.fit squash, and these have crop"):
+        CurrentTestSet(record, test, workspace.bucket, 500).answers_of(champion)
+    release = champion.model_copy(update={"metrics": {"test_sha256": record.content_sha256["test"]}})
+    params = workspace.params().model_copy(update={"split": CROP})
+    answers = _Mover(workspace.bucket, release, params)._answers_of(champion)
+    pull_release(workspace.bucket, champion, tmp_path / "pulled")
+    network = load_model(tmp_path / "pulled" / MODEL)
+    squashed = load_arrays(tmp_path / "then", "test").images
+    np.testing.assert_allclose(answers, network.predict(squashed, verbose=0), atol=1e-6)
+    assert not np.allclose(answers, network.predict(test.images, verbose=0), atol=1e-3)
