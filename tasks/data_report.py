@@ -19,7 +19,7 @@ from tasks.download import CACHE, RAW
 from tasks.params.params import Params, load_params
 from tasks.registry.channels import read_channel
 from tasks.registry.contradictions import Contradiction, find_contradictions
-from tasks.registry.drift import Places, asked_through, measure_drift, sampled, unknown_places
+from tasks.registry.drift import Asked, Places, asked_through, measure_drift, sampled, unknown_places
 from tasks.registry.manifest import Manifest
 from tasks.registry.recorded_answers import known_hashes
 from tasks.registry.store import Store, configured_bucket
@@ -83,8 +83,8 @@ def data_report(params: Params, split: Path, page: Path, contradictions: Path) -
     sentences = _unusual(record)
     if champion is not None and (known := known_hashes(bucket, champion)) is not None:
         came = unknown_places(split, known)
-        ask = asked_through(bucket, params.evaluate.batch_size)
-        sentences = [*_drift_sentences(bucket, champion, split, params), *sentences]
+        ask = asked_through(bucket, params.evaluate.batch_size, params.split, RAW)
+        sentences = [*_drift_sentences(bucket, champion, split, ask, params), *sentences]
         doubts = find_contradictions(bucket, champion, split, ask, LISTED)
     found = [rows.images[each.split, each.place] for each in doubts]
     source = load_source(RAW)
@@ -113,8 +113,8 @@ def data_report(params: Params, split: Path, page: Path, contradictions: Path) -
     print(f"{page}: {len(rows.images):,} images, {sum(map(len, came.values())):,} came, {len(doubts):,} contradicted")
 
 
-def _drift_sentences(bucket: Store, champion: Manifest, split: Path, params: Params) -> list[str]:
-    drift = measure_drift(bucket, champion, split, asked_through(bucket, params.evaluate.batch_size))
+def _drift_sentences(bucket: Store, champion: Manifest, split: Path, ask: Asked, params: Params) -> list[str]:
+    drift = measure_drift(bucket, champion, split, ask)
     if drift is None:
         return []
     found = [drift.sentence[0].upper() + drift.sentence[1:] + "."]

@@ -42,7 +42,7 @@ from tasks.registry.index import row_of
 from tasks.registry.listing import list_rows
 from tasks.registry.moves import all_moves
 from tasks.registry.need import decide
-from tasks.registry.offer import SPLIT, offer
+from tasks.registry.offer import RAW, SPLIT, offer
 from tasks.registry.promotion import promote_by_gate
 from tasks.registry.rebuild import plan_rebuild
 from tasks.registry.releases import CACHE, FOLDER, pull_release
@@ -173,7 +173,7 @@ def _offer(bucket: Store, arguments: argparse.Namespace) -> CommandResult:
 
 def _drift(bucket: Store, arguments: argparse.Namespace) -> CommandResult:
     params, champion = load_params(), read_channel(bucket, "champion")
-    ask = asked_through(bucket, params.evaluate.batch_size)
+    ask = asked_through(bucket, params.evaluate.batch_size, params.split, RAW)
     drift = None if champion is None else measure_drift(bucket, champion, SPLIT, ask)
     need = decide(champion, drift, params)
     value = {"drift": None if drift is None else asdict(drift), **asdict(need)}

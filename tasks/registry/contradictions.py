@@ -62,7 +62,7 @@ def find_contradictions(
     if not len(images.labels):
         return ()
     try:
-        answers = ask(champion, images, record)
+        answers = ask(champion, images, places, record)
     except CannotAnswerError:
         return ()
     where = [(part, int(place)) for part in SPLITS for place in places[part]]

@@ -12,18 +12,31 @@ import dataclasses
 import hashlib
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.data.arrays import SPLITS, Arrays, Indices, Labels, SplitRecord, load_arrays, load_split_record
+from tasks.data.arrays import (
+    SPLITS,
+    Arrays,
+    Fit,
+    Images,
+    Indices,
+    Labels,
+    SplitRecord,
+    load_arrays,
+    load_split_record,
+)
 from tasks.data.hashes import Hashes, prefixes
 from tasks.data.index import INDEX_NAME
 from tasks.evaluation.metrics import wilson_interval
+from tasks.params.data import SplitParams
 from tasks.registry.champion_answers import CurrentTestSet
 from tasks.registry.manifest import Manifest
+from tasks.registry.other_size import images_at
 from tasks.registry.recorded_answers import (
     CannotAnswerError,
     fetch,
@@ -39,7 +52,7 @@ from tasks.stage.shown import percent
 
 MAX_ASKED = 5_000  # images, held in memory; of more a sample, whose interval is three points wide at most
 Places = dict[str, Indices]  # of images in the arrays of each split
-Asked = Callable[[Manifest, Arrays, SplitRecord], Probabilities]
+Asked = Callable[[Manifest, Arrays, Places, SplitRecord], Probabilities]
 
 
 @dataclass(frozen=True)
@@ -112,11 +125,12 @@ def measure_drift(bucket: Store, champion: Manifest, split: Path, ask: Asked) ->
             return drift
         classes = fetch_classes(bucket, champion, folder)
         asked, counts = of_known_classes(split, parts, record.classes, classes)
-        chosen = gathered(split, sampled(asked, MAX_ASKED))
+        places = sampled(asked, MAX_ASKED)
+        chosen = gathered(split, places)
         if not len(chosen.labels):
             return drift
         try:
-            answers = ask(champion, chosen, record)
+            answers = ask(champion, chosen, places, record)
         except CannotAnswerError as error:
             return dataclasses.replace(drift, problem=str(error))
         own = fetch_probabilities(bucket, champion, folder)
@@ -126,12 +140,22 @@ def measure_drift(bucket: Store, champion: Manifest, split: Path, ask: Asked) ->
     return _compared(drift, champion, answers, positions[chosen.labels], own, np.array([then, counts], np.int64))
 
 
-def asked_through(bucket: Store, batch_size: int) -> Asked:
-    """Return how a champion of a bucket is asked; its answers are kept (tasks/registry/champion_answers.py)."""
+def asked_through(bucket: Store, batch_size: int, params: SplitParams, raw: Path) -> Asked:
+    """Return how a champion of a bucket is asked; its answers are kept (tasks/registry/champion_answers.py).
 
-    def ask(champion: Manifest, images: Arrays, record: SplitRecord) -> Probabilities:
+    Args:
+        bucket: Where it is.
+        batch_size: Images at once.
+        params: Those by which the split was made.
+        raw: What the stage download wrote: one of another image size or fit is asked about the images at its own.
+    """
+
+    def ask(champion: Manifest, images: Arrays, places: Places, record: SplitRecord) -> Probabilities:
+        def prepared(pixels: int, fit: Fit) -> AbstractContextManager[Images]:
+            return images_at(pixels, fit, record, places, images.labels, params, raw)
+
         named = dataclasses.replace(record, content_sha256=record.content_sha256 | {"test": _name(images)})
-        return CurrentTestSet(named, images, bucket, batch_size).answers_of(champion)
+        return CurrentTestSet(named, images, bucket, batch_size, prepared).answers_of(champion)
 
     return ask
 

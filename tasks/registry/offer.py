@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tasks.data.arrays import Fit, Images, load_arrays, load_split_record
 from tasks.params.params import Params
 from tasks.registry.actor import current_actor
@@ -173,9 +175,10 @@ class _Mover:
                 f"{SPLIT} holds other test images than release {self.release.id} was measured on: dvc repro"
             )
         test, batch_size = load_arrays(SPLIT, "test"), self.params.evaluate.batch_size
+        places = {"test": np.arange(len(test.labels), dtype=np.int64)}
 
         def prepared(pixels: int, fit: Fit) -> AbstractContextManager[Images]:
-            return images_at(pixels, fit, record, test.labels, self.params.split, RAW)
+            return images_at(pixels, fit, record, places, test.labels, self.params.split, RAW)
 
         return CurrentTestSet(record, test, self.bucket, batch_size, prepared).answers_of(champion)
 

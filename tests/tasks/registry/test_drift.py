@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from tasks.model_files.files import load_model
 from tasks.params.data import SplitParams
 from tasks.registry.champion_answers import CACHE
 from tasks.registry.channels import resolve
-from tasks.registry.drift import MAX_ASKED, Drift, asked_through, measure_drift
+from tasks.registry.drift import MAX_ASKED, Asked, Drift, asked_through, measure_drift
 from tasks.split import split
 from tests.fixtures.archives import make_raw, write_tar
 from tests.fixtures.published import Workspace
@@ -23,15 +24,17 @@ from tests.fixtures.stages import CLASSES, SIZE
 PARAMS = SplitParams(method="stable", validation_fraction=0.1, test_fraction=0.2, image_size=SIZE)
 
 
-def divided(folder: Path, count: int, classes: tuple[str, ...] = CLASSES) -> Path:
+def divided(
+    folder: Path, count: int, classes: tuple[str, ...] = CLASSES, width: int = SIZE, params: SplitParams = PARAMS
+) -> Path:
     """Divide the first so many images of an endless collection, of which each class has every n-th."""
     files = {}
     for number in range(count):
-        pixels = np.random.default_rng(number).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
+        pixels = np.random.default_rng(number).integers(0, 256, (SIZE, width, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(stream := io.BytesIO(), "png")
         files[f"{classes[number % len(classes)]}/{number}.png"] = stream.getvalue()
     folder.mkdir()
-    split(PARAMS, make_raw(folder / "raw", "folders", write_tar(folder / "images.tar", files)), folder / "split")
+    split(params, make_raw(folder / "raw", "folders", write_tar(folder / "images.tar", files)), folder / "split")
     return folder / "split"
 
 
@@ -45,10 +48,12 @@ def publish_one_that_knows(workspace: Workspace, known: Path) -> None:
     assert workspace.publish_and_offer()["champion"]
 
 
+def asked(workspace: Workspace, now: Path) -> Asked:
+    return asked_through(workspace.bucket, 500, PARAMS, now.parent / "raw")
+
+
 def drift_of(workspace: Workspace, now: Path) -> Drift:
-    drift = measure_drift(
-        workspace.bucket, resolve(workspace.bucket, "champion"), now, asked_through(workspace.bucket, 500)
-    )
+    drift = measure_drift(workspace.bucket, resolve(workspace.bucket, "champion"), now, asked(workspace, now))
     assert drift is not None
     return drift
 
@@ -88,6 +93,22 @@ def test_of_classes_that_the_champion_does_not_know_nothing_is_asked(workspace: 
     assert drift.classes_p_value > 0.5
 
 
+def test_a_champion_of_another_fit_is_asked_about_what_came_as_it_knows_it(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    wide = 3 * SIZE
+    publish_one_that_knows(workspace, divided(tmp_path / "then", 60, width=wide))
+    squashed = drift_of(workspace, divided(tmp_path / "squashed", 90, width=wide))
+    crop = PARAMS.model_copy(update={"fit": "crop"})
+    cropped = drift_of(workspace, divided(tmp_path / "cropped", 90, width=wide, params=crop))
+    assert (cropped.problem, cropped.came, cropped.asked) == ("", 30, 30)
+    assert cropped == squashed
+    assert len(list(CACHE.iterdir())) == 2  # of two questions
+    (tmp_path / "cropped/raw/images.tar").unlink()
+    shutil.rmtree(CACHE)
+    assert "it does not answer (" in drift_of(workspace, tmp_path / "cropped/split").problem
+
+
 def test_of_very_many_a_sample_is_asked(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tasks.registry.drift.MAX_ASKED", 20)
     publish_one_that_knows(workspace, divided(tmp_path / "then", 60))
@@ -111,4 +132,4 @@ def test_a_release_that_does_not_say_what_it_has_seen_says_nothing_of_what_came(
     champion = resolve(workspace.bucket, "champion")
     older = champion.model_copy(update={"files": tuple(e for e in champion.files if not e.path.endswith("hashes.npy"))})
     now = divided(tmp_path / "now", 60)
-    assert measure_drift(workspace.bucket, older, now, asked_through(workspace.bucket, 500)) is None
+    assert measure_drift(workspace.bucket, older, now, asked(workspace, now)) is None

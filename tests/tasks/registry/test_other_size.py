@@ -23,6 +23,7 @@ from tests.fixtures.published import Workspace
 
 PRESENT = SplitParams(method="stratified", validation_fraction=0.1, test_fraction=0.2, image_size=12)
 AT_8 = PRESENT.model_copy(update={"image_size": 8})
+PLACES = {"test": np.arange(12)}  # of 60 images
 
 
 @pytest.fixture
@@ -32,12 +33,17 @@ def raw(tmp_path: Path) -> Path:
     return make_raw(tmp_path / "raw", "folders", write_tar(tmp_path / "images.tar", files))
 
 
-def test_they_are_the_test_images_that_a_split_at_that_size_has(tmp_path: Path, raw: Path) -> None:
+def test_they_are_the_test_images_that_a_split_at_that_size_has(
+    tmp_path: Path, raw: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     split(PRESENT, raw, tmp_path / "now")
     split(AT_8, raw, tmp_path / "then")
     record, labels = load_split_record(tmp_path / "now"), load_arrays(tmp_path / "now", "test").labels
-    with images_at(8, "squash", record, labels, PRESENT, raw) as images:
+    capsys.readouterr()
+    with images_at(8, "squash", record, PLACES, labels, PRESENT, raw) as images:
         assert np.array_equal(images, load_arrays(tmp_path / "then", "test").images)
+    output, progress = capsys.readouterr()
+    assert (output, "decoding" in progress) == ("", True), "standard output is for the answer of the command"
 
 
 def test_another_archive_or_another_split_is_refused(tmp_path: Path, raw: Path) -> None:
@@ -45,8 +51,8 @@ def test_another_archive_or_another_split_is_refused(tmp_path: Path, raw: Path) 
     record, labels = load_split_record(tmp_path / "now"), load_arrays(tmp_path / "now", "test").labels
     other_seed = PRESENT.model_copy(update={"seed": 5})
     for params, right in ((other_seed, labels), (PRESENT, labels[::-1])):
-        with pytest.raises(InputError, match=r"holds other test images at 8 pixels \(squash\) than at 12 \(squash\)"):
-            images_at(8, "squash", record, np.asarray(right), params, raw).__enter__()
+        with pytest.raises(InputError, match=r"is divided otherwise at 8 pixels \(squash\) than at 12 \(squash\)"):
+            images_at(8, "squash", record, PLACES, np.asarray(right), params, raw).__enter__()
 
 
 def test_the_champion_answers_at_its_own_size(workspace: Workspace, tmp_path: Path, raw: Path) -> None:
@@ -57,7 +63,11 @@ def test_the_champion_answers_at_its_own_size(workspace: Workspace, tmp_path: Pa
     with pytest.raises(CannotAnswerError, match="it takes images of 8×8×3, and these have 12×12×3"):
         CurrentTestSet(record, test, workspace.bucket, 500).answers_of(champion)
     test_set = CurrentTestSet(
-        record, test, workspace.bucket, 500, lambda *kind: images_at(*kind, record, test.labels, PRESENT, raw)
+        record,
+        test,
+        workspace.bucket,
+        500,
+        lambda pixels, fit: images_at(pixels, fit, record, PLACES, test.labels, PRESENT, raw),
     )
     answers = test_set.answers_of(champion)
     split(AT_8, raw, tmp_path / "then")
