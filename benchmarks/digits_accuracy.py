@@ -2,6 +2,7 @@
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from benchmarks.accuracy_race import percent
 from benchmarks.workspace import run, stage, write_params
@@ -22,7 +23,7 @@ def measure() -> str:
 def train(seed: int) -> float:
     """Run the stages from download to evaluate in a folder of their own; return top-1 on the test images."""
     with tempfile.TemporaryDirectory() as name:
-        sections = {"download": {"dataset": "digits"}, "split": {"seed": seed}}
+        sections: dict[str, dict[str, Any]] = {"download": {"dataset": "digits"}, "split": {"seed": seed}}
         write_params(Path(name), "digits", seed, {}, sections)
         for each in ("download", "split", "train", "evaluate"):
             run(stage(each), Path(name))
