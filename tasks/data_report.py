@@ -30,7 +30,7 @@ from tasks.sources.source import load_source
 from tasks.stage.errors import run_command
 from tasks.stage.files import replaced_file, write_text
 from tasks.stage.shown import DATASETS, percent
-from tasks.stage.table import write_table
+from tasks.stage.table import text_of_cell, write_table
 
 SPLIT = Path("data/split")
 PAGE = Path("data/report.html")
@@ -59,7 +59,7 @@ class Rows:
             counts = dict.fromkeys(SPLITS, 0)
             for row in csv.DictReader(stream):
                 part = row["split"]
-                image = Image(part, counts[part], row["label"], row["path"])
+                image = Image(part, counts[part], text_of_cell(row["label"]), text_of_cell(row["path"]))
                 self.images[part, counts[part]] = image
                 counts[part] += 1
         self.by_path = {image.path: image for image in self.images.values()}
@@ -204,7 +204,7 @@ def _table(path: Path, columns: Sequence[str]) -> list[tuple[str, ...]]:
     if not path.exists():
         return []
     with path.open(encoding="utf-8", newline="") as stream:
-        return [tuple(row[column] for column in columns) for row in csv.DictReader(stream)]
+        return [tuple(text_of_cell(row[column]) for column in columns) for row in csv.DictReader(stream)]
 
 
 def main() -> None:

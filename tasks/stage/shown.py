@@ -23,6 +23,11 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)
 
 
+def one_line(text: str) -> str:
+    """Return a name as printable does, and on one line: its line ends are question marks, too."""
+    return printable(text).replace("\n", "?")
+
+
 def markdown_text(name: str) -> str:
     """Return a name as text that Markdown and HTML leave alone."""
     return "".join(letter if letter.isalnum() or letter in " .,-" else f"&#{ord(letter)};" for letter in name)

@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
 
-from tasks.stage.shown import printable
+from tasks.stage.shown import one_line
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "'")
 
@@ -15,8 +15,13 @@ def spreadsheet_cell(text: str) -> str:
 
     https://owasp.org/www-community/attacks/CSV_Injection; what a terminal would obey is a question mark.
     """
-    line = printable(text).replace("\n", "?")
+    line = one_line(text)
     return f"'{line}" if line.startswith(FORMULA_STARTS) else line
+
+
+def text_of_cell(cell: str) -> str:
+    """Return the text of a cell that spreadsheet_cell made, without the apostrophe: no cell of its has one else."""
+    return cell.removeprefix("'")
 
 
 def write_table(stream: TextIO, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -92,6 +92,21 @@ def test_the_contradictions_are_a_labels_csv(page: str) -> None:
     assert all(entry.label == path.split("/")[0] for path, entry in labels.items())
 
 
+def test_a_class_that_a_spreadsheet_would_take_for_a_formula_is_shown(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {name.replace("cat/", "-40 °C/"): data for name, data in images(60).items()}
+    files["-40 °C/again.png"] = files["-40 °C/2.png"]
+    divide(Path("data"), files)
+    nobody: Any = workspace.bucket.__class__(workspace.bucket.client, "retrain", f"{workspace.prefix}-empty")
+    monkeypatch.setattr("tasks.data_report.configured_bucket", lambda: nobody)
+    data_report(params_of(workspace), Path("data/split"), PAGE, CONTRADICTIONS)
+    page = PAGE.read_text(encoding="utf-8")
+    assert "&#39;-40" not in page
+    assert page.partition("<h3>-40 °C</h3>")[2].partition("<h3>")[0].count("<img") == 10
+    assert "-40 °C: -40 °C/again.png" in page
+
+
 def test_without_a_champion_it_shows_what_is_there(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     divide(Path("data"), images(60))
     nobody: Any = workspace.bucket.__class__(workspace.bucket.client, "retrain", f"{workspace.prefix}-empty")

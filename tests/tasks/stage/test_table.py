@@ -5,7 +5,8 @@ import io
 
 import pytest
 
-from tasks.stage.table import spreadsheet_cell, write_table
+from tasks.stage.shown import one_line
+from tasks.stage.table import spreadsheet_cell, text_of_cell, write_table
 
 
 @pytest.mark.parametrize(
@@ -23,6 +24,7 @@ from tasks.stage.table import spreadsheet_cell, write_table
 )
 def test_a_cell_is_text(text: str, cell: str) -> None:
     assert spreadsheet_cell(text) == cell
+    assert text_of_cell(cell) == one_line(text)
 
 
 def test_numbers_stay_numbers() -> None:
