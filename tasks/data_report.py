@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from tasks.data.arrays import SPLITS, SplitRecord, load_arrays, load_split_record
-from tasks.data.index import INDEX_NAME, QUARANTINE_NAME
+from tasks.data.image_files import INDEX_NAME
+from tasks.data.index import QUARANTINE_NAME
 from tasks.data.near_copies import COPIES_NAME
 from tasks.download import CACHE, RAW
 from tasks.params.params import Params, load_params

@@ -14,6 +14,7 @@ import numpy as np
 
 from tasks.stage.quiet_tensorflow import keras, tf
 from tasks.data.arrays import Arrays, SplitRecord, check_arrays, load_arrays, load_split_record, recorded_fit
+from tasks.data.image_files import ImageFile, image_files
 from tasks.evaluation import metrics as measures
 from tasks.evaluation.answers import Predictions, predict_all
 from tasks.evaluation.calibration import calibration as measure_calibration
@@ -35,7 +36,7 @@ SPLIT_FOLDER = Path("data/split")
 MODEL_FOLDER = Path("model")
 EVALUATION_FOLDER = Path("evaluation")
 PICTURE, SUMMARY = "architecture.png", "summary.txt"
-IMAGES_AT_ONCE = 1024  # when hashing
+FILE_COLUMNS = ("path", "sha256")  # of predictions.csv, where the test images have files
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ def evaluate(
 
     Args:
         params: Batch size, views, bins and costs.
-        split: Folder with split.json and the test arrays, uint8 (N, H, W, 3) and int32 (N,).
+        split: Folder with split.json, the test arrays, uint8 (N, H, W, 3) and int32 (N,), and of images that have
+            files index.csv.
         model: Folder that train wrote.
         output: Folder that is replaced as a whole.
         runtime: Folder for durations and throughput, which depend on the machine.
@@ -76,14 +78,15 @@ def evaluate(
     record, test = load_split_record(split), load_arrays(split, "test")
     check_arrays(test, "test", record, split)
     cost_matrix(params.costs, record.classes)  # at once, before seconds are spent on the model
+    files = image_files(split, "test", record, test.labels)
     trained = load_trained(model)
     _check_fit(trained, record, model)
     answers = predict_all(trained.network, test.images, params.batch_size, params.test_time_augmentation)
     with replaced_folder(output) as temporary:
         write_summary(trained.network, temporary)
         draw_architecture(trained.network, temporary / PICTURE)
-        evaluated = _evaluated(params, record, test, trained, answers, temporary)
-        _write(temporary, evaluated)
+        evaluated = _evaluated(params, record, test, files, trained, answers, temporary)
+        _write(temporary, evaluated, files)
     facts = {
         "seconds": round(time.monotonic() - start, 3),
         "images_per_second": round(answers.images_per_second, 1),
@@ -112,7 +115,13 @@ def load_trained(folder: Path) -> Trained:
 
 
 def _evaluated(
-    params: EvaluateParams, record: SplitRecord, test: Arrays, trained: Trained, answers: Predictions, drawn: Path
+    params: EvaluateParams,
+    record: SplitRecord,
+    test: Arrays,
+    files: Sequence[ImageFile],
+    trained: Trained,
+    answers: Predictions,
+    drawn: Path,
 ) -> Evaluated:
     labels, classes = np.asarray(test.labels), len(record.classes)
     predicted = answers.single.argmax(axis=1)
@@ -146,6 +155,7 @@ def _evaluated(
         images=test.images,
         labels=labels,
         probabilities=answers.single,
+        names=tuple(file.path for file in files),
         confusion=confusion,
         calibration=calibration,
         ranking=ranked,
@@ -188,7 +198,7 @@ def _class_rows(evaluated: Evaluated) -> dict[str, dict[str, float | None]]:
     }
 
 
-def _write(folder: Path, evaluated: Evaluated) -> None:
+def _write(folder: Path, evaluated: Evaluated, files: Sequence[ImageFile]) -> None:
     write_json(folder / "metrics.json", dict(evaluated.metrics))
     write_json(folder / "per_class.json", _class_rows(evaluated))
     buffer = io.BytesIO()  # written to a file, numpy's own error on a full disk does not say what happened
@@ -207,6 +217,9 @@ def _write(folder: Path, evaluated: Evaluated) -> None:
     if evaluated.by_cost is not None:
         header += ("least_cost",)
         rows = [(*row, answer) for row, answer in zip(rows, names[evaluated.by_cost.answers], strict=True)]
+    if files:
+        header += FILE_COLUMNS
+        rows = [(*row, file.path, file.sha256) for row, file in zip(rows, files, strict=True)]
     _write_table(folder / "predictions.csv", header, rows)
     write_text(folder / "report.html", render_report(evaluated))
 

@@ -6,12 +6,11 @@ from typing import Any
 
 from tasks.data.arrays import SPLITS
 from tasks.data.assignment import Assignment
+from tasks.data.image_files import INDEX_COLUMNS, INDEX_NAME
 from tasks.data.labelled import LabelledImages
 from tasks.stage.table import write_table
 
-INDEX_NAME = "index.csv"
 QUARANTINE_NAME = "quarantine.csv"
-COLUMNS = ("split", "label", "sha256", "group", "path")
 
 
 def write_index(folder: Path, data: LabelledImages, assignment: Assignment, group: str | None) -> None:
@@ -27,7 +26,7 @@ def write_index(folder: Path, data: LabelledImages, assignment: Assignment, grou
         group: The regular expression that names groups, or None.
     """
     with (folder / INDEX_NAME).open("w", encoding="utf-8", newline="") as stream:
-        write_table(stream, COLUMNS, _rows(data, assignment, group))
+        write_table(stream, INDEX_COLUMNS, _rows(data, assignment, group))
 
 
 def write_quarantine(folder: Path, quarantine: Sequence[tuple[str, str]]) -> None:

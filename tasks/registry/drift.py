@@ -31,7 +31,7 @@ from tasks.data.arrays import (
     load_split_record,
 )
 from tasks.data.hashes import Hashes, prefixes
-from tasks.data.index import INDEX_NAME
+from tasks.data.image_files import INDEX_NAME
 from tasks.evaluation.metrics import wilson_interval
 from tasks.params.data import SplitParams
 from tasks.registry.champion_answers import CurrentTestSet

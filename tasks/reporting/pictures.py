@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 MAX_PICTURE = 128  # pixels to which images are reduced where they are larger
+MAX_LOSSLESS = 64  # pixels of a picture whose every pixel is seen; of larger ones JPEG takes a tenth of PNG's bytes
+JPEG_QUALITY = 85
 
 
 def page_template(name: str, **filters: Callable[..., str]) -> Template:
@@ -26,14 +28,18 @@ def page_template(name: str, **filters: Callable[..., str]) -> Template:
     return environment.get_template(name)
 
 
-def data_uri(png: bytes) -> str:
-    """Return a PNG file as an address that holds it."""
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+def data_uri(picture: bytes, kind: str = "png") -> str:
+    """Return a picture file as an address that holds it."""
+    return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
 
 
-def thumbnail(image: NDArray[np.uint8]) -> str:
-    """Return an image, uint8 (H, W, 3), as the address of a small picture."""
+def thumbnail(image: NDArray[np.uint8], side: int = MAX_PICTURE) -> str:
+    """Return an image, uint8 (H, W, 3), as the address of a picture of at most `side` pixels; a small one is exact."""
     picture = Image.fromarray(np.asarray(image))
-    picture.thumbnail((MAX_PICTURE, MAX_PICTURE))
-    picture.save(stream := io.BytesIO(), format="PNG", optimize=True)
-    return data_uri(stream.getvalue())
+    picture.thumbnail((side, side))
+    stream = io.BytesIO()
+    if max(picture.size) <= MAX_LOSSLESS:
+        picture.save(stream, format="PNG", optimize=True)
+        return data_uri(stream.getvalue())
+    picture.save(stream, format="JPEG", quality=JPEG_QUALITY, optimize=True)
+    return data_uri(stream.getvalue(), "jpeg")

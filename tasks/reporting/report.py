@@ -16,12 +16,15 @@ from tasks.evaluation.costs import CostComparison, threshold_of
 from tasks.evaluation.metrics import Counts, Labels, Probabilities, class_scores, class_table, unmeasured
 from tasks.evaluation.ranking import Ranking
 from tasks.reporting import plots
+from tasks.reporting.answers import chances, least_sure, most_confident_mistakes, shown_name
 from tasks.reporting.cost_words import cost_rows, cost_sentences
-from tasks.reporting.pictures import data_uri, page_template, thumbnail
+from tasks.reporting.pictures import MAX_LOSSLESS, data_uri, page_template, thumbnail
 from tasks.stage.shown import DATASETS, costs_text, percent
 
 TEMPLATE = "report.html.j2"
-MISTAKES = 24
+MISTAKES, LEAST_SURE = 48, 24  # images shown: the page stays below a few megabytes
+LIKELIEST = 3  # classes beside each
+TILE = 192  # pixels to which shown images are reduced where they are larger
 CONFUSED_PAIRS = 8
 MODEL_PICTURE_SCALE = 0.8  # page pixels for each pixel of the model's picture
 AUGMENTATIONS = {
@@ -41,6 +44,7 @@ class Evaluated:
         classes: Names in label order.
         images, labels, probabilities: The test split, uint8 (N, H, W, 3) and int32 (N,), and the answers to it,
             float32 (N, C).
+        names: Paths of the test images' files, in their order; empty where they have none.
         confusion, calibration: As in tasks/evaluation/metrics.py and calibration.py.
         ranking: Of two classes that both have test images, how well the second one's probability ranks them.
         by_cost: The answers of least expected cost beside the most probable ones, where costs are given.
@@ -57,6 +61,7 @@ class Evaluated:
     images: NDArray[np.uint8]
     labels: Labels
     probabilities: Probabilities
+    names: Sequence[str]
     confusion: Counts
     calibration: Calibration
     ranking: Ranking | None
@@ -70,7 +75,8 @@ class Evaluated:
 
 def render_report(evaluated: Evaluated) -> str:
     """Return the page; equal inputs are equal text."""
-    return page_template(TEMPLATE, percent=_unbroken_percent, plain=plain).render(
+    mistakes = most_confident_mistakes(evaluated.labels, evaluated.probabilities, len(evaluated.labels))
+    return page_template(TEMPLATE, percent=_unbroken_percent, plain=plain, shown_name=shown_name).render(
         evaluated=evaluated,
         metrics=evaluated.metrics,
         training=evaluated.training,
@@ -86,7 +92,10 @@ def render_report(evaluated: Evaluated) -> str:
         per_class=class_table(evaluated.classes, evaluated.confusion),
         unmeasured=unmeasured(evaluated.classes, evaluated.confusion.sum(axis=1)),
         cost=_cost(evaluated),
-        mistakes=list(_mistakes(evaluated)),
+        large_tiles=max(evaluated.images.shape[1:3]) > MAX_LOSSLESS,
+        mistakes=list(_tiles(evaluated, mistakes[:MISTAKES])),
+        mistakes_in_all=len(mistakes),
+        least_sure=list(_tiles(evaluated, least_sure(evaluated.probabilities, LEAST_SURE))),
         model_picture=data_uri(evaluated.model_picture),
         model_picture_width=_page_width(evaluated.model_picture),
         recipe=dict(flatten(evaluated.training.get("recipe_parameters", {}))),
@@ -118,13 +127,6 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield from flatten(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
-
-
-def most_confident_mistakes(labels: Labels, probabilities: Probabilities, count: int) -> NDArray[np.intp]:
-    """Return positions of the wrong answers with the highest probability, highest first; equal ones in test order."""
-    wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
-    confidence = probabilities[wrong].max(axis=1)
-    return wrong[np.argsort(-confidence, kind="stable")[:count]]
 
 
 def confused_pairs(evaluated: Evaluated) -> Iterator[tuple[str, str, int, float]]:
@@ -182,15 +184,16 @@ def _cost(evaluated: Evaluated) -> dict[str, Any] | None:
     }
 
 
-def _mistakes(evaluated: Evaluated) -> Iterator[dict[str, Any]]:
-    for position in most_confident_mistakes(evaluated.labels, evaluated.probabilities, MISTAKES):
-        answer = evaluated.probabilities[position]
+def _tiles(evaluated: Evaluated, positions: NDArray[np.intp]) -> Iterator[dict[str, Any]]:
+    """Yield what is shown of the test images at some positions."""
+    for position in positions.tolist():
+        answer, label = evaluated.probabilities[position], int(evaluated.labels[position])
         yield {
-            "picture": thumbnail(evaluated.images[position]),
-            "position": int(position),
-            "actual": evaluated.classes[evaluated.labels[position]],
+            "picture": thumbnail(evaluated.images[position], TILE),
+            "name": evaluated.names[position] if evaluated.names else f"test image {position}",
+            "actual": evaluated.classes[label],
             "predicted": evaluated.classes[answer.argmax()],
-            "confidence": float(answer.max()),
+            "chances": chances(answer, evaluated.classes, LIKELIEST, label),
         }
 
 

@@ -1,8 +1,11 @@
 """The stage evaluate, on a small real model and real arrays: every image once, and bad input in one sentence."""
 
 import csv
+import hashlib
+import html
 import json
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -19,9 +22,13 @@ from sklearn.metrics import average_precision_score, balanced_accuracy_score, ro
 from tasks.data.arrays import load_arrays
 from tasks.evaluate import evaluate
 from tasks.model_files.files import load_model, save_model
+from tasks.params.data import SplitParams
 from tasks.params.params import EvaluateParams
+from tasks.reporting.answers import most_confident_mistakes
+from tasks.split import split
 from tasks.stage.errors import InputError
 from tasks.stage.files import read_json, sha256_of, write_json
+from tests.fixtures.archives import colour_images, make_raw, write_tar
 from tests.tasks.reporting.small_run import CLASSES, SHAPE, build_small_model, write_model, write_split
 
 ROOT = Path(__file__).parents[2]
@@ -86,6 +93,7 @@ def test_the_command_measures_every_test_image_once(workspace: Path) -> None:
     assert metrics["parameters"] == build_small_model().count_params()
 
     rows = list(csv.DictReader((output / "predictions.csv").open()))
+    assert list(rows[0]) == ["index", "actual", "predicted", "confidence", "correct"], "CIFAR-10's images have no files"
     assert [int(row["index"]) for row in rows] == list(range(IMAGES))
     assert [row["actual"] for row in rows] == [CLASSES[label] for label in test.labels]
     assert [row["predicted"] for row in rows] == [CLASSES[index] for index in expected.argmax(axis=1)]
@@ -163,6 +171,53 @@ def test_costs_of_no_class_are_refused_before_anything_is_answered(workspace: Pa
     (workspace / "model/model.keras").unlink()  # it is not come to
     with pytest.raises(InputError, match=r"evaluate\.costs: 'rde' is no class, .*; the classes are red, green, blue$"):
         run_here(workspace, PARAMS.model_copy(update={"costs": {"rde": 10.0}}))
+
+
+def test_photos_are_predicted_and_shown_by_name(tmp_path: Path) -> None:
+    side, files = 12, colour_images(20, side=12)
+    nasty = '=red/<img src=x onerror="alert(1)">\n.png'
+    files = {name.replace("red/", "=red/").replace("=red/00007.png", nasty): data for name, data in files.items()}
+    files["blue/00003-cut.png"] = files["blue/00003.png"][:70]
+    params = SplitParams(
+        method="stable", validation_fraction=0.1, test_fraction=0.6, image_size=side, max_quarantined=0.1
+    )
+    raw = make_raw(tmp_path / "raw", "folders", write_tar(tmp_path / "a.tar", files))
+    split(params, raw, tmp_path / "data/split")
+    write_model(tmp_path / "model", build_small_model((side, side, 3)))
+    run_here(tmp_path)
+    with (tmp_path / "evaluation/predictions.csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    with (tmp_path / "data/split/index.csv").open(encoding="utf-8", newline="") as stream:
+        index = [row for row in csv.DictReader(stream) if row["split"] == "test"]
+    assert [(row["path"], row["sha256"]) for row in rows] == [(row["path"], row["sha256"]) for row in index]
+    shown = {f"'{name}" if name.startswith("=") else name: data for name, data in files.items()}
+    for row in rows:
+        (content,) = [data for name, data in shown.items() if name.replace("\n", "?") == row["path"]]
+        assert row["sha256"] == hashlib.sha256(content).hexdigest()
+        assert row["path"].startswith(f"{row['actual']}/")
+    test, probabilities = (
+        load_arrays(tmp_path / "data/split", "test"),
+        np.load(tmp_path / "evaluation/probabilities.npy"),
+    )
+    report = (tmp_path / "evaluation/report.html").read_text()
+    mistakes = most_confident_mistakes(test.labels, probabilities, 1000)
+    assert len(mistakes) > 5
+    names = re.findall(r'<p class="file"><bdi>(.*)</bdi>', report.split("<h2>The most confident mistakes</h2>")[1])
+    assert [html.unescape(name) for name in names[: len(mistakes)]] == [
+        rows[place]["path"].removeprefix("'") for place in mistakes
+    ]
+    assert 'onerror="' not in report
+
+
+def test_names_of_other_images_are_refused(tmp_path: Path, original: Path) -> None:
+    write_split(tmp_path / "data/split", IMAGES, dataset="folders")
+    shutil.copytree(original / "model", tmp_path / "model")
+    with pytest.raises(InputError, match=r"index\.csv does not exist; run the stage split first"):
+        run_here(tmp_path)
+    (tmp_path / "data/split/index.csv").write_text("split,label,sha256,group,path\ntest,red,0,,1.png\n")
+    with pytest.raises(InputError, match=r"index\.csv does not list the test images of the arrays"):
+        run_here(tmp_path)
+    assert not (tmp_path / "evaluation").exists()
 
 
 def test_two_runs_write_equal_bytes(workspace: Path) -> None:

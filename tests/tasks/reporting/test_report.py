@@ -13,10 +13,11 @@ from tasks.evaluation.costs import compare_costs
 from tasks.evaluation.metrics import confusion_matrix
 from tasks.evaluation.ranking import ranking
 from tasks.params.costs import cost_matrix
+from tasks.reporting.answers import least_sure, most_confident_mistakes
 from tasks.reporting.architecture import draw_architecture
 from tasks.reporting.architecture.summary import summary_text
 from tasks.reporting.cost_words import cost_sentences
-from tasks.reporting.report import Evaluated, confused_pairs, most_confident_mistakes, plain, render_report
+from tasks.reporting.report import LEAST_SURE, MISTAKES, Evaluated, confused_pairs, plain, render_report
 from tests.tasks.reporting.chromium import Page, chromium_page, find_chromium
 from tests.tasks.reporting.small_run import CLASSES, SHAPE, build_small_model, small_history, small_training
 
@@ -49,6 +50,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Evaluated:
         images=images,
         labels=labels,
         probabilities=probabilities,
+        names=(),
         confusion=confusion_matrix(probabilities.argmax(axis=1), labels, len(CLASSES)),
         calibration=calibration(probabilities, labels, 15),
         ranking=None,
@@ -191,10 +193,58 @@ def test_one_epoch_can_be_shown(evaluated: Evaluated) -> None:
     render_report(dataclasses.replace(evaluated, history=small_history(1)))
 
 
-def test_most_confident_mistakes_by_hand() -> None:
-    probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.3, 0.7], [0.3, 0.7]], np.float32)
-    labels = np.array([0, 1, 0, 0, 0], np.int32)
-    assert most_confident_mistakes(labels, probabilities, 3).tolist() == [2, 1, 3]
+def tiles(page: str, heading: str) -> list[str]:
+    """Return the markup of each image below a heading."""
+    section = page.partition(f"<h2>{heading}</h2>")[2].partition("</section>")[0]
+    return section.split("<li><img")[1:]
+
+
+def test_mistakes_and_the_least_sure_are_shown_by_name_with_their_chances(evaluated: Evaluated) -> None:
+    names = tuple(f"monday.zip!/{number}.png" for number in range(IMAGES))
+    page = render_report(dataclasses.replace(evaluated, names=names))
+    mistakes, unsure = tiles(page, "The most confident mistakes"), tiles(page, "What it was least sure of")
+    wrong = most_confident_mistakes(evaluated.labels, evaluated.probabilities, IMAGES)
+    assert len(mistakes) == len(wrong) > 5
+    assert len(unsure) == LEAST_SURE
+    for tile, place in zip(mistakes + unsure, [*wrong, *least_sure(evaluated.probabilities, LEAST_SURE)], strict=True):
+        assert f"<bdi>{names[place]}</bdi>" in tile
+        answer, actual = evaluated.probabilities[place], CLASSES[evaluated.labels[place]]
+        assert f'<p class="said">{CLASSES[answer.argmax()]}</p>' in tile
+        assert (f">is {actual}</p>" in tile) == (place in wrong)
+        assert (">is right</p>" in tile) == (place not in wrong)
+        said = re.findall(r"<bdi>(\w+)</bdi> <span>([\d.]+)", tile)
+        assert said == [(CLASSES[n], f"{100 * answer[n]:.1f}") for n in np.argsort(-answer)]
+    assert "with the path of its file" in page
+
+
+def test_images_without_files_are_numbered(evaluated: Evaluated) -> None:
+    page = render_report(evaluated)
+    (first, *_) = most_confident_mistakes(evaluated.labels, evaluated.probabilities, 1)
+    assert f"<bdi>test image {first}</bdi>" in tiles(page, "The most confident mistakes")[0]
+    assert "with the path of its file" not in page
+
+
+def test_names_of_files_are_never_markup(evaluated: Evaluated) -> None:
+    nasty = '<img src=x onerror="alert(1)">\n\u202egnp.\'exe'
+    page = render_report(dataclasses.replace(evaluated, names=(nasty,) * IMAGES))
+    assert "&lt;img src=x onerror=&#34;alert(1)&#34;&gt;??gnp.&#39;exe" in page
+    assert 'onerror="' not in page
+    assert "\u202e" not in page
+
+
+def test_photographs_are_shown_large_and_a_thousand_mistakes_not_all(evaluated: Evaluated) -> None:
+    small = render_report(evaluated)
+    assert 'class="mistakes large"' not in small
+    assert "data:image/jpeg" not in small, "tiles as small as CIFAR-10's keep every pixel"
+    noise = np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8)
+    images = np.broadcast_to(noise, (1000, *noise.shape))
+    labels = np.zeros(1000, np.int32)
+    probabilities = np.tile(np.array([0.2, 0.5, 0.3], np.float32), (1000, 1))
+    page = render_report(dataclasses.replace(evaluated, images=images, labels=labels, probabilities=probabilities))
+    assert page.count('class="mistakes large"') == 2
+    assert len(tiles(page, "The most confident mistakes")) == MISTAKES
+    assert f"{MISTAKES} of 1,000;" in page
+    assert len(page) < 3_000_000, "of noise, which is the worst"
 
 
 def test_confused_pairs_are_the_most_frequent_first(evaluated: Evaluated) -> None:
