@@ -2,6 +2,7 @@
 
 python -m tasks.predict cat.jpg                      the champion, fetched once and verified
 python -m tasks.predict photos/ --csv photos.csv     every image of a folder
+python -m tasks.predict photos/ --page photos.html   a page to look at, the least sure answers first
 python -m tasks.predict cat.jpg --model candidate    another channel, or a release's id
 python -m tasks.predict cat.jpg --model model        a model folder, a pulled release, or a .keras file
 python -m tasks.predict cat.jpg --trusted-key release.key.pub    only if this key's owner signed it
@@ -11,11 +12,12 @@ A release that was evaluated with `evaluate.costs` answers by the least expected
 
 import argparse
 import dataclasses
+import heapq
 import itertools
 import json
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -23,14 +25,24 @@ from typing import TextIO
 import numpy as np
 
 from tasks.data.arrays import SQUASH, Fit, Images
-from tasks.data.images import decode_image
+from tasks.data.images import decode_image, decode_thumbnail
 from tasks.data.names import IMAGE_SUFFIXES, is_clutter
 from tasks.evaluation.costs import least_cost
 from tasks.registry.classifier import Classifier, Probabilities, Signer, load_local, load_release
 from tasks.registry.signing import add_trust_options, chosen_trust
 from tasks.registry.store import configured_place
+from tasks.reporting.answers import Chance, margins
+from tasks.reporting.photos_page import (
+    MAX_CHANCES,
+    MAX_PHOTOS,
+    PHOTO_SIDE,
+    Photo,
+    PhotosPage,
+    render_photos_page,
+)
+from tasks.reporting.pictures import thumbnail
 from tasks.stage.errors import InputError, run_command
-from tasks.stage.files import replaced_file
+from tasks.stage.files import replaced_file, write_text
 from tasks.stage.progress import format_bytes
 from tasks.stage.shown import printable
 from tasks.stage.table import write_table
@@ -38,6 +50,7 @@ from tasks.stage.table import write_table
 MAX_FILE = 256 << 20
 IMAGES_AT_ONCE = 128
 SHOWN = 10  # names in a sentence
+PAGE_SUFFIXES = {".html", ".htm"}  # no photo is written over by a slip of the keyboard
 UNREAD = {".heic", ".heif", ".avif"}
 # A channel, an id, or an address as a run ends with: bucket, prefix and id.
 RELEASE = re.compile(r"(?:s3://([^/]+)/(.+)/releases/)?(champion|candidate|best|[0-9a-f]{4,16})/?")
@@ -66,6 +79,11 @@ class Prediction:
     def most_probable(self, labels: tuple[str, ...]) -> str:
         """Return the most probable class; among equals the first in label order."""
         return labels[self.probabilities.argmax()]
+
+    @property
+    def margin(self) -> float:
+        """How far the most probable class is ahead of the next."""
+        return float(margins(self.probabilities[None])[0])
 
 
 class Unread(list[str]):
@@ -112,10 +130,15 @@ def _read_or_note(path: Path, size: int, fit: Fit, unread: Unread) -> Images | N
 
 def read_image(path: Path, size: int, fit: Fit) -> Images:
     """Return an image file as uint8 (size, size, 3), decoded as the training images were; raises InputError."""
+    return decode_image(_content(path), str(path), size, fit)
+
+
+def _content(path: Path) -> bytes:
+    """Return the bytes of an image file; raises InputError."""
     try:
         if path.stat().st_size > MAX_FILE:
             raise InputError(f"{path} has more than the {format_bytes(MAX_FILE)} that an image may have")
-        return decode_image(path.read_bytes(), str(path), size, fit)
+        return path.read_bytes()
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist") from error
     except OSError as error:
@@ -196,6 +219,43 @@ def _write_csv(classifier: Classifier, predictions: Iterable[Prediction], stream
     write_table(stream, header, rows)
 
 
+def _write_page(
+    classifier: Classifier,
+    images: Sequence[Path],
+    predictions: Iterable[Prediction],
+    unread: Unread,
+    arguments: argparse.Namespace,
+) -> None:
+    """Write the page of the photos of which the classifier is least sure, if any was answered; least sure first."""
+    shown = heapq.nsmallest(MAX_PHOTOS, predictions, key=lambda each: each.margin)
+    if not shown:
+        return
+    given = arguments.images
+    folder = given[0] if len(given) == 1 and given[0].is_dir() else None
+    photos = [
+        Photo(
+            name=str(each.image.relative_to(folder) if folder else each.image),
+            picture=_picture(each.image),
+            chances=[Chance(*pair) for pair in each.top(classifier.labels, min(arguments.top, MAX_CHANCES))],
+        )
+        for each in shown
+    ]
+    answered = len(images) - len(unread)
+    write_text(arguments.page, render_photos_page(PhotosPage(classifier.source, photos, answered, unread)))
+    which = (
+        f"{len(photos):,} of {answered:,} images, the least sure," if len(photos) < answered else f"{answered:,} images"
+    )
+    print(printable(f"{which} are in {arguments.page}"))
+
+
+def _picture(path: Path) -> str:
+    """Return a photo as a page shows it; nothing where the file went after it was answered."""
+    try:
+        return thumbnail(decode_thumbnail(_content(path), str(path), PHOTO_SIDE), PHOTO_SIDE)
+    except InputError:
+        return ""
+
+
 def _run(arguments: argparse.Namespace) -> None:
     images, unread = find_images(arguments.images), Unread()
     if len(images) <= IMAGES_AT_ONCE and all(_read_or_note(image, 1, SQUASH, unread) is None for image in images):
@@ -211,6 +271,8 @@ def _run(arguments: argparse.Namespace) -> None:
         with replaced_file(arguments.csv) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
             _write_csv(classifier, predictions, stream)
         print(f"{len(images) - len(unread)} images are in {arguments.csv}")
+    elif arguments.page:
+        _write_page(classifier, images, predictions, unread, arguments)
     elif any(path.is_dir() for path in arguments.images):
         _write_csv(classifier, predictions, sys.stdout)
     else:
@@ -236,15 +298,23 @@ def _count(text: str) -> int:
     return value
 
 
+def _page(text: str) -> Path:
+    if Path(text).suffix.lower() not in PAGE_SUFFIXES:
+        raise argparse.ArgumentTypeError(f"{text} does not end in .html")
+    return Path(text)
+
+
 def main() -> None:
     """Parse the command line and predict."""
     parser = argparse.ArgumentParser(prog="python -m tasks.predict", description="Name what is in an image.")
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="an image, or a folder of them")
     parser.add_argument("--model", help="a release's id or channel, a model folder or a .keras file; else the champion")
     parser.add_argument("--top", type=_count, default=3, metavar="K", help="classes to show (3)")
-    parser.add_argument("--json", action="store_true", help="for programs")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write a CSV; a folder's goes to standard output")
     parser.add_argument("--ignore-costs", action="store_true", help="answer the most probable class, whatever it costs")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="for programs")
+    form.add_argument("--csv", type=Path, metavar="FILE", help="write a CSV; a folder's goes to standard output")
+    form.add_argument("--page", type=_page, metavar="FILE.html", help="write a page to look at, least sure first")
     parser.add_argument("--bucket", help="instead of publish.bucket in params.yaml")
     parser.add_argument("--prefix", help="instead of publish.prefix in params.yaml")
     parser.add_argument("--sha256", metavar="HEX", help="of the model's bytes, where nothing beside it records them")

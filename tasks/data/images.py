@@ -2,7 +2,9 @@
 
 import contextlib
 import io
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -26,6 +28,7 @@ UNREAD_BRANDS = {
 }
 PNG_START = b"\x89PNG\r\n\x1a\n"
 PNG_CHUNKS_OF_PIXELS = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"eXIf")
+Bring = Callable[[Image.Image, int], Image.Image]  # makes an image of a size in pixels of another
 Image.MAX_IMAGE_PIXELS = None  # our own limits are below, but for a JPEG of a telephone's 200 million
 # These are decoded by one thread: the allocator keeps, for every thread that frees so much, what it freed.
 _decoder_of_large_images = ThreadPoolExecutor(1, thread_name_prefix="large-image")
@@ -52,6 +55,27 @@ def decode_image(data: bytes, name: str, size: int, fit: Fit) -> Images:
         InputError: It is damaged, not an image in a known format, has 16 bits a channel of which the upper eight are
             all but black, has more than 64 Mi pixels (256 Mi in a JPEG), or costs more than its bytes can be worth.
     """
+    return _decode(data, name, size, partial(_fitted, fit=fit))
+
+
+def decode_thumbnail(data: bytes, name: str, side: int) -> Images:
+    """Decode an image as decode_image does, for people: at its own proportions, and never enlarged.
+
+    Args:
+        data: The file's bytes.
+        name: What to call it in an error.
+        side: Height and width in pixels that it may have at most.
+
+    Returns:
+        uint8 (H, W, 3).
+
+    Raises:
+        InputError: As decode_image.
+    """
+    return _decode(data, name, side, _reduced)
+
+
+def _decode(data: bytes, name: str, size: int, bring: Bring) -> Images:
     try:
         image = _opened(data, name)
         pixels = image.width * image.height
@@ -64,11 +88,11 @@ def decode_image(data: bytes, name: str, size: int, fit: Fit) -> Images:
             )
         if isinstance(image, JpegImageFile) and data.count(START_OF_SCAN) > MAX_SCANS:
             raise InputError(f"{name} has more than {MAX_SCANS} scans, which no camera makes")
-        if pixels > PIXELS_LIMIT:
+        if pixels > PIXELS_LIMIT or bring is _reduced:  # of a JPEG that people look at, the last bits do not matter
             image.draft("RGB", (4 * size, 4 * size))
         if pixels > LARGE_PIXELS:
-            return _decoder_of_large_images.submit(_decoded, image, size, fit).result()
-        return _decoded(image, size, fit)
+            return _decoder_of_large_images.submit(_decoded, image, size, bring).result()
+        return _decoded(image, size, bring)
     except InputError:
         raise
     except Exception as error:  # Pillow's decoders raise many types on damaged data
@@ -97,15 +121,25 @@ def _without_texts(data: bytes) -> bytes:
     return b"".join(kept)
 
 
-def _decoded(image: Image.Image, size: int, fit: Fit) -> Images:
+def _decoded(image: Image.Image, size: int, bring: Bring) -> Images:
     has_16_bits = any("16" in str(tile.args) or "65535" in str(tile.args) for tile in getattr(image, "tile", ()))
     _set_upright(image)
     image = _rgb(image)
     if has_16_bits:
         _refuse_black(image)
-    if image.size != (size, size):
-        image = _padded(image, size) if fit == "pad" else _filled(image, size, fit)
-    return np.asarray(image)
+    return np.asarray(bring(image, size))
+
+
+def _fitted(image: Image.Image, size: int, fit: Fit) -> Image.Image:
+    """Bring an image to a square as decode_image says; one of that size stays as it is."""
+    if image.size == (size, size):
+        return image
+    return _padded(image, size) if fit == "pad" else _filled(image, size, fit)
+
+
+def _reduced(image: Image.Image, side: int) -> Image.Image:
+    image.thumbnail((side, side))
+    return image
 
 
 def _filled(image: Image.Image, size: int, fit: Fit) -> Image.Image:

@@ -141,6 +141,59 @@ def test_a_bad_image_costs_its_row_and_the_exit_status(
     assert (target.read_text() if form == "--csv" else said) == before
 
 
+def test_a_page_shows_the_least_sure_first_and_who_could_not_be_read(
+    predict: Any, classifier_workspace: Path, pictures: Path
+) -> None:
+    nasty = "<img src=x onerror='alert(1)'>\n\u202egnp.png"
+    (pictures / "007.png").rename(pictures / nasty)
+    (pictures / "000-bad.png").write_text("not an image")
+    target = classifier_workspace / "answers.html"
+    status, said, errors = predict(pictures, "--model", "model", "--page", target)
+    assert status == 2
+    assert f"1 of {IMAGES + 1} images were not answered: " in errors
+    assert said == f"{IMAGES} images are in {target}\n"
+    page = target.read_text(encoding="utf-8")
+    assert "000-bad.png is not an image" in page
+    ordered = np.sort(recorded(classifier_workspace), axis=1)
+    expected = [f"{place:03}.png" for place in np.argsort(ordered[:, -1] - ordered[:, -2], kind="stable")]
+    expected[expected.index("007.png")] = "&lt;img src=x onerror=&#39;alert(1)&#39;&gt;??gnp.png"
+    assert re.findall(r'<p class="file"><bdi>(.*)</bdi>', page) == expected
+    assert page.count('src="data:image/') == IMAGES
+    assert "--share: " in page
+
+
+def test_a_page_stops_at_so_many_photos_and_says_so(
+    predict: Any, classifier_workspace: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.predict.MAX_PHOTOS", 5)
+    status, said, _ = predict(pictures, "--model", "model", "--page", "answers.html", "--top", "1000")
+    assert (status, said) == (0, f"5 of {IMAGES} images, the least sure, are in answers.html\n")
+    page = Path("answers.html").read_text()
+    assert page.count('class="file"') == 5
+    assert f"{IMAGES - 5} are not on this page" in page
+
+
+def test_no_photo_is_written_over_by_a_page(predict: Any, classifier_workspace: Path, pictures: Path) -> None:
+    before = (pictures / "000.png").read_bytes()
+    status, _, errors = predict(pictures, "--model", "model", "--page", pictures / "000.png")
+    assert status == 2
+    assert "000.png does not end in .html" in errors
+    assert (pictures / "000.png").read_bytes() == before
+
+
+@pytest.mark.parametrize("count", [IMAGES, 130])  # more are not tried before the model is loaded
+def test_a_page_stands_as_it_was_where_nothing_was_answered(
+    predict: Any, classifier_workspace: Path, count: int
+) -> None:
+    Path("answers.html").write_text("before")
+    Path("broken").mkdir()
+    for number in range(count):
+        (Path("broken") / f"{number}.png").write_text("not an image")
+    status, _, errors = predict("broken", "--model", "model", "--page", "answers.html")
+    assert (status, Path("answers.html").read_text()) == (2, "before")
+    assert f"; and {count - 10} more" in errors
+
+
 def test_a_csv_stands_as_it_was_where_nothing_was_answered(
     predict: Any, classifier_workspace: Path, pictures: Path
 ) -> None:

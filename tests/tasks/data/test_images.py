@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from tasks.data.arrays import Fit
-from tasks.data.images import PIXELS_LIMIT, decode_image
+from tasks.data.images import PIXELS_LIMIT, decode_image, decode_thumbnail
 from tasks.stage.errors import InputError
 from tests.fixtures.archives import encoded
 
@@ -259,3 +259,23 @@ def test_a_photo_is_turned_upright_before_it_is_fitted(fit: Fit) -> None:
     turned = encoded(np.ascontiguousarray(np.rot90(NOISE, -1)))
     lying = decode_image(saved(Image.fromarray(NOISE), exif=exif), "a", 32, fit)
     np.testing.assert_array_equal(lying, decode_image(turned, "a", 32, fit))
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG"])
+def test_a_thumbnail_keeps_its_proportions_and_is_upright(image_format: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    wide = np.repeat(np.array([[[250, 0, 0]] * 300 + [[0, 0, 250]] * 300], np.uint8), 200, axis=0)
+    decoded = decode_thumbnail(saved(Image.fromarray(wide), image_format, exif=exif), "a", 60)
+    assert decoded.shape == (60, 20, 3)
+    assert decoded[5, 10, 0] > 200, "what was left is above"
+    assert decoded[55, 10, 0] < 50
+    assert decode_thumbnail(encoded(PIXELS), "a", 60).shape == (32, 32, 3)
+    np.testing.assert_array_equal(decode_thumbnail(encoded(PIXELS), "a", 60), PIXELS)
+
+
+def test_a_thumbnail_is_refused_what_an_image_is() -> None:
+    with pytest.raises(InputError, match="b is not an image that can be read"):
+        decode_thumbnail(encoded(PIXELS)[:60], "b", 60)
+    with pytest.raises(InputError, match=r"page has 8192×8192 pixels in [\d,]+ bytes, which no camera makes"):
+        decode_thumbnail(saved(Image.new("1", (8192, 8192))), "page", 60)
