@@ -14,9 +14,10 @@ import numpy as np
 
 from tasks.stage.quiet_tensorflow import keras
 from tasks.data.arrays import Arrays, SplitRecord, check_arrays, load_arrays, load_split_record
-from tasks.data.hashes import FIT_HASHES, TEST_HASHES, load_hashes
+from tasks.data.hashes import FIT_HASHES, TEST_HASHES, are_among, load_hashes
 from tasks.evaluation.metrics import ROUNDING
 from tasks.model_files.files import load_model
+from tasks.models.start import START_HASHES
 from tasks.params.params import Params, load_params
 from tasks.registry.champion_answers import CurrentTestSet
 from tasks.registry.fair_comparison import Answers, JudgedImages, measure
@@ -63,6 +64,7 @@ def publish(
         folder = Path(name)
         _collect(folder, record, split, model, evaluation)
         training, metrics = _checked_facts(folder, record, model, evaluation)
+        training = _with_what_the_start_has_seen(folder, training, model)
         candidate = _answers(folder, record, test, metrics, params.evaluate.calibration_bins)
         bucket = open_bucket(params.publish.bucket, params.publish.prefix)
         identity = release_id(list_files(folder))
@@ -127,6 +129,34 @@ def _checked_facts(
     if metrics.get("test_sha256") != record.content_sha256["test"]:
         raise InputError(f"{evaluation} was measured on other test images than the split's; run evaluate again")
     return training, metrics
+
+
+def _with_what_the_start_has_seen(folder: Path, training: dict[str, Any], model: Path) -> dict[str, Any]:
+    """Add the images that a run's start has trained on or chosen by to the release's hashes of such images.
+
+    What its weights have learnt from, the release has seen, though it may be gone from the data set since.
+
+    Returns:
+        training.json; where the run began from a release, with `test_images_seen`: of how many test images that holds.
+
+    Raises:
+        InputError: The start's hashes are not those that train recorded.
+    """
+    start = training.get("start")
+    if start is None:
+        return training
+    path = folder / START_HASHES
+    if not path.is_file() or sha256_of(path) != start.get("fit_hashes_sha256"):
+        raise InputError(f"{model / START_HASHES} is not what train recorded in training.json; run train again")
+    seen = load_hashes(path)
+    path.unlink()
+    buffer = io.BytesIO()
+    np.save(buffer, np.union1d(load_hashes(folder / FIT_HASHES), seen), allow_pickle=False)
+    (folder / FIT_HASHES).write_bytes(buffer.getvalue())
+    count = int(are_among(load_hashes(folder / TEST_HASHES), seen).sum())
+    if count:
+        print(f"{count:,} test images are such as release {start['release']}, with which it began, has seen")
+    return {**training, "start": {**start, "test_images_seen": count}}
 
 
 def _files_in(folder: Path) -> Iterator[Path]:

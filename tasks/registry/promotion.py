@@ -27,6 +27,7 @@ from tasks.registry.recorded_answers import (
 )
 from tasks.registry.releases import read_manifest
 from tasks.registry.reload import Probabilities, reload_in_clean_process
+from tasks.registry.scope_rules import tells_start
 from tasks.registry.store import Store
 from tasks.stage.shown import percent
 
@@ -94,6 +95,8 @@ class Gatekeeper:
         if self.heeds_history:
             rules = (was_not_rolled_back, was_not_beaten)
             further = (*(rule(self.release, history) for rule in rules), *further)
+        if (start := manifest.training.get("start")) is not None:
+            further = (tells_start(start), *further)
         opponent = None if champion is None else self._opponent(champion)
         return judge(self.measurement, opponent, self._best(champion, history), self.params.publish, further)
 

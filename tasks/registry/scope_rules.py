@@ -1,7 +1,8 @@
 """The gate's rules on what can be compared at all: enough images, and classes that only the release knows."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from tasks.params.params import PublishParams
 from tasks.registry.manifest import Figures, Finding
@@ -103,6 +104,17 @@ def tells_cohorts(champion: Opponent, scope: Scope) -> Finding:
             **{f"{each.name}_champion_top1": each.theirs / each.images for each in scope.cohorts},
         },
     )
+
+
+def tells_start(start: Mapping[str, Any]) -> Finding:
+    """Say from which release the weights came that training began with: the channel's history then holds it.
+
+    Args:
+        start: What training.json says of it.
+    """
+    release = str(start.get("release"))
+    sentence = f"it began with the weights of release {release}, and has seen what that has"
+    return Finding(rule="tells_start", passed=True, sentence=sentence, figures={"start": release})
 
 
 def _share(right: int, cohort: Cohort) -> str:

@@ -54,6 +54,7 @@ def show_text(manifest: Value, address: str, channels: Sequence[str]) -> str:
         "top-1": f"{_top1(metrics)} (95 % interval {_interval(metrics)}) on {metrics['images']:,} test images",
         "data set": f"{metrics['dataset']}, test set {_shown(metrics.get('test_sha256'))}",
         "recipe": f"{train.get('recipe')}, seed {train.get('seed')}",
+        **_began_with(manifest["training"].get("start")),
         "commit": f"{git.get('commit')}{changed}" if git else "none",
         "measured against": manifest["parent"] or "nothing: there was no champion",
         "verdict": "; ".join(_sentences(manifest["verdict"])),
@@ -62,6 +63,15 @@ def show_text(manifest: Value, address: str, channels: Sequence[str]) -> str:
     size = sum(file["size"] for file in manifest["files"])
     files = [f"  {format_bytes(file['size']):>9}  {file['path']}" for file in manifest["files"]]
     return "\n".join([*_facts(facts), "", f"{len(files)} files, {format_bytes(size)}", *map(plain, files)])
+
+
+def _began_with(start: Value | None) -> dict[str, str]:
+    """Return the fact of which release training began with, where it did; `start` is training.json's word of it."""
+    if start is None:
+        return {}
+    mixture = start.get("shrink_perturb")
+    mixed = f" × {mixture['shrink']} + {mixture['perturb']} × the seed's own" if mixture else ""
+    return {"began with": f"the weights of release {start.get('release')}{mixed}"}
 
 
 def diff_text(difference: Value) -> str:

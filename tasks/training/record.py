@@ -74,6 +74,8 @@ def write_facts(
         "model_sha256": sha256_of(folder / "model.keras"),
         **fit_entry(run.record.fit),
     }
+    if "start" in run.makings.facts:
+        training["start"] = run.makings.facts["start"]
     write_json(folder / "training.json", training)
     count = len(result.history)
     made = f"penalty {best['penalty']:g} is the best of {count}" if "penalty" in best else f"trained {count} epochs"

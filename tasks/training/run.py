@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tasks.data.arrays import Arrays, SplitRecord, check_arrays, load_arrays
 from tasks.models.pretrained import FILE_NAME, PRETRAINED, RECORD_NAME
+from tasks.models.start import START, Start
 from tasks.models.whitening import PixelStatistics, pixel_statistics
 from tasks.params.params import TrainParams
 from tasks.params.probe import ProbeRecipe
@@ -30,7 +31,7 @@ class Makings:
     """What decides a run: facts and code. Not the machine, which a resumed run may change.
 
     Attributes:
-        facts: Hash of the data, recipe, seed, versions of the libraries.
+        facts: Hash of the data, recipe, seed, versions of the libraries; `start`, where it begins from a release.
         sources: Its code by name in tasks/: a new machine has it elsewhere and goes on with the same run.
     """
 
@@ -55,6 +56,7 @@ class Prepared:
     validation: Arrays
     statistics: PixelStatistics
     makings: Makings
+    start: Start | None = None
 
 
 @dataclass(frozen=True)
@@ -64,15 +66,33 @@ class Run(Prepared):
     recipe: Recipe
 
 
-def makings_of(params: TrainParams, recipe: Recipe | ProbeRecipe, record: SplitRecord, weights: Path) -> Makings:
-    """Return what decides the run of a recipe on a split, from pretrained weights where the recipe begins from such."""
-    facts = {
+def makings_of(
+    params: TrainParams, recipe: Recipe | ProbeRecipe, record: SplitRecord, weights: Path, start: Start | None = None
+) -> Makings:
+    """Return what decides the run of a recipe on a split, from pretrained weights where the recipe begins from such.
+
+    Args:
+        params: The seed, and what becomes of a release's weights.
+        recipe: The recipe.
+        record: Of the split.
+        weights: Folder of the pretrained weights.
+        start: The release that it begins from; None for from scratch.
+    """
+    facts: dict[str, Any] = {
         "data": record.content_sha256,
         "recipe": recipe.model_dump(mode="json"),
         "seed": params.seed,
         "weights": _pretrained(weights) if recipe.model.base in PRETRAINED else None,
         "versions": [tf.__version__, keras.__version__, np.__version__],
     }
+    if start is not None:
+        mixture = params.shrink_perturb
+        facts["start"] = {
+            "release": start.release,
+            "model_sha256": start.model_sha256,
+            "fit_hashes_sha256": start.fit_hashes_sha256,
+            "shrink_perturb": None if mixture is None else mixture.model_dump(mode="json"),
+        }
     files = [TASKS / "train.py"] + [file for folder in CODE_FOLDERS for file in (TASKS / folder).glob("*.py")]
     return Makings(facts, {file.relative_to(TASKS).as_posix(): file for file in files})
 
@@ -89,7 +109,7 @@ def for_so_many(recipe: Recipe, images: int) -> Recipe:
 
 
 def _pretrained(folder: Path) -> dict[str, Any]:
-    """Return what the stage `weights` has recorded of its file, whose bytes are compared."""
+    """Return what the stage `weights` has recorded of its pretrained file, whose bytes are compared."""
     try:
         record = read_json(folder / RECORD_NAME)
         found = sha256_of(folder / FILE_NAME)
@@ -101,11 +121,16 @@ def _pretrained(folder: Path) -> dict[str, Any]:
         raise InputError(
             f"{folder / FILE_NAME} is not the file that {RECORD_NAME} beside it names; run the stage weights"
         )
-    return record
+    return {name: value for name, value in record.items() if name != START}
 
 
 def read(
-    params: TrainParams, recipe: Recipe | ProbeRecipe, split: Path, record: SplitRecord, makings: Makings
+    params: TrainParams,
+    recipe: Recipe | ProbeRecipe,
+    split: Path,
+    record: SplitRecord,
+    makings: Makings,
+    start: Start | None = None,
 ) -> Prepared:
     """Read the data of a recipe; the precision is a probe's own, float32, or as the recipe has it.
 
@@ -117,16 +142,23 @@ def read(
     check_arrays(validation, "validation", record, split)
     precision = "float32" if isinstance(recipe, ProbeRecipe) else recipe.precision
     statistics = pixel_statistics(training.images)
-    return Prepared(params, recipe, precision, record, training, validation, statistics, makings)
+    return Prepared(params, recipe, precision, record, training, validation, statistics, makings, start)
 
 
-def prepare(params: TrainParams, recipe: Recipe, split: Path, record: SplitRecord, makings: Makings) -> Run:
+def prepare(
+    params: TrainParams,
+    recipe: Recipe,
+    split: Path,
+    record: SplitRecord,
+    makings: Makings,
+    start: Start | None = None,
+) -> Run:
     """Read the data of a run; the precision is as the recipe has it, which may be `auto` still.
 
     Raises:
         InputError: The arrays are not the ones that the record names, or an augmentation is larger than the images.
     """
-    prepared = read(params, recipe, split, record, makings)
+    prepared = read(params, recipe, split, record, makings, start)
     _check_augmentation(params, recipe, record)
     fields = {name: value for name, value in vars(prepared).items() if name != "recipe"}
     return Run(recipe=for_so_many(recipe, len(prepared.training.labels)), **fields)

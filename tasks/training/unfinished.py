@@ -124,7 +124,7 @@ def _differences(before: Makings, now: Makings) -> list[str]:
         if isinstance(old, dict) and isinstance(new, dict):
             reasons.append(f"{kind} ({_named(_changed(old, new))})")
         else:
-            reasons.append(kind if kind == "data" else f"{kind} ({old} → {new})")
+            reasons.append(kind if kind == "data" or isinstance(old or new, dict) else f"{kind} ({old} → {new})")
     return reasons
 
 

@@ -17,13 +17,17 @@ import tensorflow as tf
 
 from infra.local.object_store import ObjectStore
 from tasks.data.arrays import load_arrays
+from tasks.data.hashes import FIT_HASHES, TEST_HASHES, Hashes, load_hashes
+from tasks.models.start import START_HASHES
 from tasks.registry.actor import current_actor
 from tasks.registry.channels import read_pointer, resolve
 from tasks.registry.manifest import Manifest
 from tasks.registry.offer import examined
+from tasks.registry.recorded_answers import fetch_hashes
 from tasks.registry.releases import list_releases, pull_release
 from tasks.registry.signatures import TrustedKeys
 from tasks.registry.store import Store
+from tasks.stage.files import sha256_of
 from tests.fixtures.published import PARAMS_FILE, RIGHT, Published, Workspace, channels, rules
 from tests.fixtures.stages import CLASSES, SIZE
 
@@ -114,6 +118,57 @@ def test_publishing_moves_no_channel(new_workspace: Workspace) -> None:
     receipt = new_workspace.publish()
     assert [manifest.id for manifest in _published(new_workspace)] == [receipt["id"]]
     assert read_pointer(new_workspace.bucket, "candidate") is read_pointer(new_workspace.bucket, "champion") is None
+
+
+# What a release that began from another has seen
+
+
+def begin_from(release: str, seen: Hashes) -> None:
+    """Have the workspace's model say that training began from a release which has seen these images."""
+    np.save(Path("model") / START_HASHES, seen)
+    path = Path("model/training.json")
+    sha256 = sha256_of(Path("model") / START_HASHES)
+    start = {"release": release, "model_sha256": "0" * 64, "fit_hashes_sha256": sha256, "shrink_perturb": None}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "start": start}))
+
+
+def test_what_its_start_has_seen_it_has_seen_too_though_it_is_gone_from_the_data(
+    workspace: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of 24 test images ten were training images of the start, which are training images of nobody today."""
+    workspace.retrain(right=RIGHT + 1, confidence=0.8, trained_on=(9, 3))
+    own, tested = (load_hashes(Path("data/split") / name) for name in (FIT_HASHES, TEST_HASHES))
+    gone = np.array([7, 8], np.uint64)
+    begin_from("0123456789abcdef", np.unique(np.concatenate([gone, tested[:10, 0]])))
+    offered = workspace.publish_and_offer()
+    release = resolve(workspace.bucket, offered["id"])
+    fit, _ = fetch_hashes(workspace.bucket, release, tmp_path)
+    assert fit is not None
+    assert fit.tolist() == sorted({*own.tolist(), *gone.tolist(), *tested[:10, 0].tolist()})
+    assert START_HASHES not in [entry.path for entry in release.files]
+    compared = next(each for each in offered["verdict"] if each["rule"] == "enough_to_compare")
+    assert "on 14 of 24 test images, without 10 that one of them trained on" in compared["sentence"]
+    assert (
+        "10 test images are such as release 0123456789abcdef, with which it began, has seen" in capsys.readouterr().out
+    )
+    pull_release(workspace.bucket, release, tmp_path / "pulled")
+    assert "Of the test images 10 are among that" in (tmp_path / "pulled/README.md").read_text()
+    said = "it began with the weights of release 0123456789abcdef, and has seen what that has"
+    assert said in next(each for each in offered["verdict"] if each["rule"] == "tells_start")["sentence"]
+    pointer = read_pointer(workspace.bucket, "champion")
+    assert pointer is not None
+    assert (pointer.current.release, said in pointer.current.reason) == (release.id, True)
+
+
+def test_what_the_start_has_seen_is_neither_lost_nor_altered(new_workspace: Workspace) -> None:
+    begin_from("0123456789abcdef", np.array([7], np.uint64))
+    np.save(Path("model") / START_HASHES, np.array([8], np.uint64))
+    sentence = new_workspace.refused()
+    assert sentence == "model/start_fit_hashes.npy is not what train recorded in training.json; run train again"
+    (Path("model") / START_HASHES).unlink()
+    shutil.rmtree("release")
+    assert new_workspace.refused() == sentence
+    assert _published(new_workspace) == []
 
 
 # What is refused altogether

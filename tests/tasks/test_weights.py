@@ -8,14 +8,25 @@ import keras
 import numpy as np
 import pytest
 
+from infra.local.object_store import ObjectStore
+from tasks.data.hashes import load_hashes
 from tasks.models.build import build_model, load_pretrained
 from tasks.models.pretrained import FILE_NAME, PRETRAINED, RECORD_NAME
+from tasks.models.start import START_HASHES, START_MODEL, read_start
 from tasks.models.whitening import PixelStatistics
 from tasks.params.recipe import ModelParams
 from tasks.params.weights import WeightsParams
+from tasks.registry.releases import file_key
+from tasks.registry.signatures import TRUSTED_KEY, UntrustedError
+from tasks.registry.signing import generate_key
+from tasks.registry.store import Store
 from tasks.stage.errors import InputError, OutageError
-from tasks.weights import weights
+from tasks.weights import ReleasePlace, weights
+from tests.fixtures.buckets import new_bucket
+from tests.fixtures.dvc_project import REPOSITORY
+from tests.fixtures.releases_to_begin_from import NETWORK, publish_to_begin_from
 
+AIRBENCH = ModelParams(base="airbench", head="linear")
 LITE = ModelParams(base="efficientnet_lite0", head="linear", weights="imagenet", scaling="imagenet")
 # The first channels' means over the picture below, and the mean of all 1,280, as PyTorch has them.
 EXPECTED, EXPECTED_MEAN = [1.305173, 0.021977, 0.0, 0.0, 0.0, 0.0, 1.506884, 3.906927], 0.438635
@@ -106,3 +117,90 @@ def test_missing_weights_are_a_sentence(tmp_path: Path) -> None:
     model = build_model(LITE, (64, 64, 3), 2, STATISTICS)
     with pytest.raises(InputError, match=r"weights\.pth"):
         load_pretrained(model, LITE, tmp_path)
+
+
+# A release to begin from
+
+
+@pytest.fixture
+def bucket(object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Store:
+    for name, value in object_store.environment.items():
+        monkeypatch.setenv(name, value)
+    return new_bucket(object_store)
+
+
+def begin_from(bucket: Store, release: str, output: Path) -> None:
+    place = ReleasePlace(release, bucket.name, bucket.prefix)
+    weights(WeightsParams(), AIRBENCH, output, output.parent / "cache", place)
+
+
+def test_a_release_comes_with_what_it_trained_on_and_is_the_same_bytes_each_time(bucket: Store, tmp_path: Path) -> None:
+    release = publish_to_begin_from(bucket, tmp_path / "release", classes=("bee", "ant"))
+    for name in ("one", "two"):
+        begin_from(bucket, release.id, tmp_path / name)
+    one, two = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("one", "two"))
+    assert one == two
+    assert one.keys() == {START_MODEL, START_HASHES, RECORD_NAME}
+    assert one[START_MODEL] == b"a model"
+    assert load_hashes(tmp_path / "one" / START_HASHES).tolist() == [1, 2, 3]
+    start = read_start(tmp_path / "one", release.id)
+    assert start is not None
+    assert (start.release, start.classes, start.model) == (release.id, ("bee", "ant"), NETWORK)
+    assert (start.model_sha256, start.network) == (hashlib.sha256(b"a model").hexdigest(), "base airbench, head linear")
+
+
+def test_what_is_not_the_release_is_refused_and_what_was_there_stays(
+    bucket: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = publish_to_begin_from(bucket, tmp_path / "release")
+    (output := tmp_path / "weights").mkdir()
+    (output / RECORD_NAME).write_text("of the run before")
+    with pytest.raises(InputError, match=f"there is no release '{'0' * 16}' in s3://"):
+        begin_from(bucket, "0" * 16, output)
+    with monkeypatch.context() as patched:
+        generate_key(tmp_path / "keys/release.key")
+        patched.setenv(TRUSTED_KEY, str(tmp_path / "keys/release.key.pub"))
+        with pytest.raises(UntrustedError, match=f"the manifest of release {release.id} is not signed"):
+            begin_from(bucket, release.id, output)
+    entry = next(entry for entry in release.files if entry.path == "model.keras")
+    key = f"{bucket.prefix}/{file_key(release, entry)}"
+    bucket.client.put_object(Bucket=bucket.name, Key=key, Body=b"A MODEL")
+    with pytest.raises(InputError, match=r"model\.keras was altered: its sha256 is not the one of its manifest"):
+        begin_from(bucket, release.id, output)
+    assert [path.name for path in output.iterdir()] == [RECORD_NAME]
+    assert (output / RECORD_NAME).read_text() == "of the run before"
+
+
+def test_a_release_that_does_not_say_what_it_has_seen_is_no_start(bucket: Store, tmp_path: Path) -> None:
+    release = publish_to_begin_from(bucket, tmp_path / "release", fit=None)
+    with pytest.raises(
+        InputError, match=f"release {release.id} does not say which images it trained on, and what began"
+    ):
+        begin_from(bucket, release.id, tmp_path / "weights")
+
+
+def test_a_start_other_than_asked_for_or_altered_since_is_refused(bucket: Store, tmp_path: Path) -> None:
+    assert read_start(tmp_path / "nowhere", None) is None
+    with pytest.raises(InputError, match=r"no release to begin from, and release 0{16} is asked for; run weights"):
+        read_start(tmp_path / "nowhere", "0" * 16)
+    release = publish_to_begin_from(bucket, tmp_path / "release")
+    begin_from(bucket, release.id, output := tmp_path / "weights")
+    with pytest.raises(InputError, match=f"holds {release.id} to begin from, and none is asked for; run weights"):
+        read_start(output, None)
+    (output / START_HASHES).write_bytes(b"altered")
+    with pytest.raises(InputError, match=r"start_fit_hashes\.npy is not the file that weights\.json beside it names"):
+        read_start(output, release.id)
+    (output / RECORD_NAME).write_text('{"start": {"release": "a"}}')
+    with pytest.raises(InputError, match=r"weights\.json is not what the stage weights writes; run it again"):
+        read_start(output, release.id)
+
+
+def test_a_champion_that_is_not_pinned_is_scratch_in_one_line(tmp_path: Path) -> None:
+    values = (REPOSITORY / "params.yaml").read_text().replace("start: scratch", "start: champion")
+    (tmp_path / "params.yaml").write_text(values)
+    command = [sys.executable, "-m", "tasks.weights"]
+    environment = {"PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "train.start is champion, and weights.release pins none: training begins from scratch" in done.stdout
+    assert json.loads((tmp_path / "data/weights" / RECORD_NAME).read_text()) == {"base": "airbench", "sha256": None}

@@ -33,6 +33,41 @@ def test_the_repositorys_parameters_are_valid() -> None:
     assert params.recipe == params.recipes[params.train.recipe]
 
 
+def test_a_probe_begins_nowhere() -> None:
+    for start in ("champion", "0123456789abcdef"):
+        values = changed("train.start", start)
+        assert parse_params(values, "params.yaml").train.start == start
+        values["train"]["recipe"] = "probe"
+        with pytest.raises(
+            InputError, match=f"train.start = {start}: recipe probe is a probe, which takes no training"
+        ):
+            parse_params(values, "params.yaml")
+
+
+def test_only_the_weights_of_a_release_are_shrunk() -> None:
+    values = changed("train.shrink_perturb", {"shrink": 0.4, "perturb": 0.1})
+    with pytest.raises(InputError, match="train: shrink_perturb is of a release's weights, and start = scratch begins"):
+        parse_params(values, "params.yaml")
+    values["train"]["start"] = "champion"
+    mixture = parse_params(values, "params.yaml").train.shrink_perturb
+    assert mixture is not None
+    assert (mixture.shrink, mixture.perturb) == (0.4, 0.1)
+    values["train"]["shrink_perturb"]["shrink"] = 0
+    with pytest.raises(InputError, match=r"train\.shrink_perturb\.shrink = 0: input should be greater than 0"):
+        parse_params(values, "params.yaml")
+
+
+def test_the_champion_to_begin_from_is_the_pinned_one_and_no_other_start_asks_for_it() -> None:
+    values = changed("weights.release", "0123456789abcdef")
+    begun = {}
+    for start in ("scratch", "champion", "a" * 16):
+        values["train"]["start"] = start
+        begun[start] = parse_params(values, "params.yaml").begins_from
+    assert begun == {"scratch": None, "champion": "0123456789abcdef", "a" * 16: "a" * 16}
+    values["train"]["start"], values["weights"]["release"] = "champion", None
+    assert parse_params(values, "params.yaml").begins_from is None
+
+
 def test_parameters_are_frozen() -> None:
     params = load_params(ROOT / "params.yaml")
     with pytest.raises(ValidationError):
@@ -116,6 +151,11 @@ def test_params_without_a_fit_squash_and_ours_crop() -> None:
         ("recipes.fast.model.base", "vgg17", "'vgg16', 'resnet50', 'airbench', 'efficientnet_lite0'"),
         ("recipes.fast.model.head", "deep", "'residual_separable' or 'linear'"),
         ("train.recipe", "nope", "fast, seed"),
+        ("train.start", "best", "train.start: 'best' is not scratch, champion or a release's id of 16 hexadecimal"),
+        ("train.start", 1234567890123456, r"in quotes: YAML takes some for numbers"),
+        ("train.start", "0123abcd", "is not scratch, champion or a release's id"),
+        ("train.shrink_perturb", 0.4, "should be a valid dictionary"),
+        ("weights.release", "champion", "weights.release = 'champion': string should match pattern"),
         ("train.devices", "tpu:0", "auto, cpu:N or gpu:0,1"),
         ("train.devices", "cpu:0", "auto, cpu:N or gpu:0,1"),
         ("download.dataset", "imagenet", "'cifar10', 'folders' or 'digits'"),

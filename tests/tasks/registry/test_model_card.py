@@ -71,6 +71,17 @@ def test_it_names_the_weights_that_it_began_with(params: dict[str, Any]) -> None
     assert "It began" not in model_card(METRICS, small_training(), SPLIT, params), "of a model from before"
 
 
+def test_it_names_the_release_that_it_began_from_and_what_that_has_seen(params: dict[str, Any]) -> None:
+    start = {"release": "0123456789abcdef", "shrink_perturb": None, "test_images_seen": 0}
+    card = model_card(METRICS, {**small_training(), "start": start}, SPLIT, params)
+    assert "It began with the weights of release `0123456789abcdef`, and has seen what that has.\n" in card
+    assert "are among that" not in card
+    mixed = {**start, "shrink_perturb": {"shrink": 0.4, "perturb": 0.1}, "test_images_seen": 1200}
+    card = model_card(METRICS, {**small_training(), "start": mixed}, SPLIT, params)
+    assert "`0123456789abcdef`, each trained one times 0.4 plus 0.1 times the seed's own (Ash and Adams 2020" in card
+    assert "Of the test images 1,200 are among that" in card
+
+
 def test_what_two_classes_have_stands_only_there(params: dict[str, Any]) -> None:
     card = model_card(METRICS, small_training(), SPLIT, params)
     assert "| balanced accuracy | 89.00 % |" in card

@@ -77,6 +77,16 @@ def test_a_release_without_fit_was_squashed_and_only_image_folders_are_fitted() 
     assert not decide(champion(**photos), QUIET, squash, NOW).retrain
 
 
+def test_another_start_is_a_reason_and_the_release_that_it_stands_for_is_none() -> None:
+    train = params().used()["train"]
+    warm = params().model_copy(update={"train": params().train.model_copy(update={"start": "champion"})})
+    made: dict[str, Any] = {"train": {**train, "start": "champion"}, "weights": {"release": "a" * 16}}
+    assert not decide(champion(**made), QUIET, warm, NOW).retrain
+    assert decide(champion(), QUIET, warm, NOW).retrain
+    older = {name: value for name, value in train.items() if name not in ("start", "shrink_perturb")}
+    assert not decide(champion(train=older), QUIET, params(), NOW).retrain, "made before there was a choice"
+
+
 def test_without_a_champion_whose_past_is_known_there_is_nothing_to_wait_for() -> None:
     assert decide(None, None, params(), NOW).retrain
     assert decide(champion(), None, params(), NOW).retrain

@@ -11,6 +11,7 @@ from tasks.registry.tables import (
     list_text,
     plain,
     promotion_text,
+    show_text,
     table,
     verification_text,
 )
@@ -46,6 +47,23 @@ def test_a_listed_release() -> None:
     for part in (FIRST, "2024-01-01 00:00:00 UTC", "89.54 %", "88.92 to 90.12 %", "61.2 MB", "champion"):
         assert part in row
     assert list_text([], "s3://bucket/releases") == "no releases in s3://bucket/releases yet"
+
+
+def test_a_shown_release_says_from_which_it_began() -> None:
+    manifest: dict[str, Any] = {
+        "id": FIRST,
+        "created_at": "2024-01-01T00:00:00+00:00",
+        "metrics": {"top1": 0.5, "top1_low": 0.4, "top1_high": 0.6, "images": 10, "dataset": "digits"},
+        "parameters": {"train": {"recipe": "fast", "seed": 0}},
+        "training": {},
+        **dict.fromkeys(("git", "parent")),
+        **dict.fromkeys(("verdict", "files"), ()),
+        "environment": {},
+    }
+    assert "began with" not in show_text(manifest, "s3://bucket", [])
+    started = {"start": {"release": SECOND, "shrink_perturb": {"shrink": 0.4, "perturb": 0.1}}}
+    text = show_text({**manifest, "training": started}, "s3://bucket", [])
+    assert f"the weights of release {SECOND} × 0.4 + 0.1 × the seed's own" in text
 
 
 def test_nothing_that_a_terminal_obeys_is_printed() -> None:

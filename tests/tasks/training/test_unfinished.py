@@ -48,6 +48,7 @@ def folders(tmp_path: Path) -> tuple[CheckpointFolder, CheckpointFolder]:
         ),
         ({"recipe": dict.fromkeys("abcd", 1)}, "recipe (a, b, c and 3 more)"),
         ({"versions": ["2.21", "3.16", "2.3"]}, "versions (keras)"),
+        ({"start": {"release": "0123456789abcdef"}}, "start"),
     ],
 )
 def test_what_differs_is_named(tmp_path: Path, sources: dict[str, Path], facts: dict[str, Any], reasons: str) -> None:
