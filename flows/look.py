@@ -23,21 +23,24 @@ def is_followed(overrides: Overrides, path: Path = PARAMS_FILE) -> bool:
     return params.collection is not None and params.follow and PIN not in overrides
 
 
-def begun_with(folder: Path, run: str) -> str | None:
-    """Return the snapshot that a run began with here, if it began before: started again, it goes on with that."""
-    pins = _pins(folder)
+def begun_with(folder: Path, run: str, note: Path = PINNED) -> str | None:
+    """Return the snapshot that a run began with here, if it began before: started again, it goes on with that.
+
+    Another `note` holds what else a run began with (flows/start.py).
+    """
+    pins = _pins(folder / note)
     return pins.get(run)
 
 
-def note_pin(folder: Path, run: str, snapshot: str) -> None:
+def note_pin(folder: Path, run: str, snapshot: str, note: Path = PINNED) -> None:
     """Note which snapshot a run begins with, for when it is started again."""
-    pins = {**_pins(folder), run: snapshot}
-    write_json(folder / PINNED, {"runs": [[name, pins[name]] for name in list(pins)[-KEPT_RUNS:]]})
+    pins = {**_pins(folder / note), run: snapshot}
+    write_json(folder / note, {"runs": [[name, pins[name]] for name in list(pins)[-KEPT_RUNS:]]})
 
 
-def _pins(folder: Path) -> dict[str, str]:
+def _pins(note: Path) -> dict[str, str]:
     try:
-        return {str(run): str(snapshot) for run, snapshot in read_json(folder / PINNED)["runs"]}
+        return {str(run): str(snapshot) for run, snapshot in read_json(note)["runs"]}
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return {}
 

@@ -26,7 +26,16 @@ from flows.overrides import Overrides, apply_overrides, overridden, put_back
 from flows.run_cache import EarlierRuns
 from flows.share import push_experiment
 from flows.stages import Outcome, StageResult, is_unchanged, read_stages
-from flows.steps import ask_champion, draw_data, look_at_collection, offer_release, push_to_remote, stage_task
+from flows.start import RELEASE, STARTED, begins_from_champion
+from flows.steps import (
+    ask_champion,
+    choose_start,
+    draw_data,
+    look_at_collection,
+    offer_release,
+    push_to_remote,
+    stage_task,
+)
 from flows.telling import Run, told
 from flows.waiting import skip_what_waits
 from flows.workspace import exclusive_workspace
@@ -55,7 +64,8 @@ def retrain(
     """Retrain: bring every stage of dvc.yaml up to date, one after another.
 
     Running it twice is running it once: a stage with nothing new is left alone, and a run that was killed goes on
-    where it stopped. Where the data set is a collection, the run looks first what is there, and pins it.
+    where it stopped. Where the data set is a collection, the run looks first what is there, and pins it; where
+    train.start is champion, it pins the release to begin from.
 
     Args:
         overrides: Values to set in params.yaml first, by dotted key, as {"train.recipe": "seed"}: for this run alone
@@ -83,6 +93,8 @@ def retrain(
         values = fitting(overrides or {}, get_run_logger().info)
         if is_followed(values):
             values[PIN] = _pinned(values, folder, deployed, note_group)
+        if begins_from_champion(values):
+            values[RELEASE] = _started(values, folder, deployed, note_group)
         with _set(values, folder, deployed):
             return _bring_all_up_to_date(run, note_group, push_data=push_data, save_run=save_run)
 
@@ -97,6 +109,18 @@ def _pinned(values: Overrides, folder: Path, deployed: bool, note_group: Any) ->
         snapshot = look_at_collection(note_group)
     note_pin(folder, run, snapshot)
     return snapshot
+
+
+def _started(values: Overrides, folder: Path, deployed: bool, note_group: Any) -> str | None:
+    """Return the release that this run begins from: as the champion is now, or as the run began; None: from scratch."""
+    run = str(flow_run.get_id())
+    if (begun := begun_with(folder, run, STARTED)) is not None:
+        get_run_logger().info(f"goes on with {f'release {begun}' if begun else 'scratch'}, from which it began")
+        return begun or None
+    with _set(values, folder, deployed):
+        release = choose_start(note_group)
+    note_pin(folder, run, release or "", STARTED)
+    return release
 
 
 def _set(values: Overrides, folder: Path, deployed: bool) -> AbstractContextManager[None]:

@@ -24,6 +24,7 @@ from flows.nothing_new import nothing_new
 from flows.outages import outlast
 from flows.overrides import Overrides, apply_overrides, kept_unless_refused, parse_assignments
 from flows.stages import StageResult
+from flows.start import RELEASE, ask_start, begins_from_champion
 from flows.summary import summary
 from flows.workspace import check_dvc, check_git
 from infra.local.object_store import ObjectStore
@@ -56,12 +57,12 @@ def run(given: Overrides) -> None:
     if not store_elsewhere:
         _say("starting the object store …")
         ObjectStore().start()
-    with kept_unless_refused(overrides, (PIN,), folder, _say):
+    with kept_unless_refused(overrides, (PIN, RELEASE), folder, _say):
         _run(overrides)
 
 
 def _run(overrides: Overrides) -> None:
-    overrides = _followed(overrides, Path.cwd())
+    overrides = _started(_followed(overrides, Path.cwd()), Path.cwd())
     if not PrefectServer().is_running() and (unchanged := nothing_new(overrides, Path.cwd())) is not None:
         print("nothing is new, so Prefect is not started")
         print(summary(unchanged, Path.cwd()))
@@ -83,6 +84,16 @@ def _followed(overrides: Overrides, folder: Path) -> Overrides:
 
     with _one_sentence():
         return {**overrides, PIN: outlast(lambda lines: look(folder, lines), _say, _say)}
+
+
+def _started(overrides: Overrides, folder: Path) -> Overrides:
+    """Return the values with the release that training begins from, where that is to be the champion."""
+    if not begins_from_champion(overrides):
+        return overrides
+    apply_overrides(overrides)  # by which the registry answers
+
+    with _one_sentence():
+        return {**overrides, RELEASE: outlast(lambda lines: ask_start(folder, lines), _say, _say)}
 
 
 def _start_prefect() -> None:

@@ -27,6 +27,7 @@ from flows.outages import outlast
 from flows.renewed import RENEWED, has_renewed_source
 from flows.run_cache import EarlierRuns, push_runs
 from flows.stages import Outcome, StageResult, is_unchanged, run_stage
+from flows.start import ask_start
 
 HOUR = 3600.0
 Result = TypeVar("Result")
@@ -43,6 +44,7 @@ class Policy:
 POLICIES = {
     "look": Policy(timeout=2 * HOUR),
     "download": Policy(timeout=2 * HOUR),
+    "start": Policy(timeout=HOUR),
     "drift": Policy(timeout=HOUR),
     "data-report": Policy(retries=0, timeout=HOUR),
     "train": Policy(timeout=72 * HOUR),
@@ -112,6 +114,12 @@ def stage_task(stage: str) -> "Task[..., StageResult]":
 def look_at_collection(note_group: Any) -> str:
     """Look what the collection holds; return the name of its snapshot (flows/look.py)."""
     return _in_time("look", lambda lines, limits: look(Path.cwd(), lines, limits, note_group))
+
+
+@task(**policy_of("start"))
+def choose_start(note_group: Any) -> str | None:
+    """Return the release that training begins from (flows/start.py)."""
+    return _in_time("start", lambda lines, limits: ask_start(Path.cwd(), lines, limits, note_group))
 
 
 @task(**policy_of("drift"))

@@ -7,6 +7,7 @@ python -m tasks.registry verify [RELEASE | --all]          read every byte in th
 python -m tasks.registry pull [RELEASE] [FOLDER]           fetch a release, verified
 python -m tasks.registry checkout [RELEASE]                bring its params.yaml and dvc.lock here, for dvc pull
 python -m tasks.registry drift                             how the champion does on the images that came since
+python -m tasks.registry start                             the release that train.start=champion begins from now
 python -m tasks.registry offer                             make the release of this workspace champion, if it may
 python -m tasks.registry promote RELEASE [--force --reason WHY]     make it champion, if the gate's rules allow
 python -m tasks.registry rollback [CHANNEL] --reason WHY   point a channel at the release before
@@ -47,6 +48,7 @@ from tasks.registry.promotion import promote_by_gate
 from tasks.registry.rebuild import plan_rebuild
 from tasks.registry.releases import CACHE, FOLDER, pull_release
 from tasks.registry.signing import add_trust_options, chosen_trust
+from tasks.registry.start import choose_start
 from tasks.registry.store import Store, configured_bucket
 from tasks.registry.tables import (
     checkout_text,
@@ -111,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     made["diff"].add_argument("after", help=RELEASE)
     made["verify"].add_argument("release", nargs="?", help=RELEASE)
     made["verify"].add_argument("--all", action="store_true", help="every release, and what the channels name")
-    for name in ("drift", "offer"):
+    for name in ("drift", "start", "offer"):
         made[name].add_argument("--output", type=Path, metavar="FILE", help="write what --json prints into a file, too")
     made["promote"].add_argument("release", help=RELEASE)
     made["promote"].add_argument("--force", action="store_true", help="past the gate; --reason is needed then")
@@ -183,6 +185,13 @@ def _drift(bucket: Store, arguments: argparse.Namespace) -> CommandResult:
     return CommandResult(value, text, status=0 if need.retrain else NO)
 
 
+def _start(bucket: Store, arguments: argparse.Namespace) -> CommandResult:
+    chosen = choose_start(read_channel(bucket, "champion"), load_params())
+    if arguments.output is not None:
+        write_json(arguments.output, asdict(chosen))
+    return CommandResult(asdict(chosen), chosen.sentence)
+
+
 def _promote(bucket: Store, arguments: argparse.Namespace) -> CommandResult:
     manifest, verdict = resolve(bucket, arguments.release), None
     why = {"reason": arguments.reason, "actor": current_actor(), "now": _now()}
@@ -251,6 +260,7 @@ COMMANDS: dict[str, Callable[[Store, argparse.Namespace], CommandResult]] = {
     "pull": _pull,
     "checkout": _checkout,
     "drift": _drift,
+    "start": _start,
     "offer": _offer,
     "promote": _promote,
     "rollback": _rollback,

@@ -17,7 +17,8 @@ from infra.local.object_store import ObjectStore
 from infra.local.prefect_server import PrefectServer
 from infra.monitoring.metrics import DEFAULT_FILE, read_samples
 from infra.process_group import group_lives
-from tasks.registry.channels import read_channel
+from tasks.params.params import load_params
+from tasks.registry.channels import move_pointer, read_channel
 from tests.fixtures import prefect_api
 from tests.fixtures.answered import IMAGES, publish_answered
 from tests.fixtures.buckets import new_bucket
@@ -85,6 +86,23 @@ def wait_for_line(workspace: Workspace, text: str) -> dict[str, object]:
             return run
         time.sleep(0.1)
     raise AssertionError(f"no line {text!r} in the log")
+
+
+def test_a_run_that_starts_from_the_champion_pins_it_and_does_not_move_the_pin_of_a_person(
+    workspace: Workspace, object_store: ObjectStore
+) -> None:
+    bucket, params = new_bucket(object_store), workspace.folder / "params.yaml"
+    champion = publish_answered(bucket, workspace.folder, IMAGES - 40)
+    move_pointer(bucket, "champion", champion, "2024-02-02T00:00:00+00:00", lambda _: "a test")
+    chosen = {"train.start": "champion", "publish.prefix": bucket.prefix}
+    workspace.run(overrides=chosen, push_data=False, save_run=False)
+    assert load_params(params).begins_from == champion.id
+    run = prefect_api.latest_flow_run(workspace.api)
+    assert prefect_api.task_states(workspace.api, run["id"])["start"] == "Completed"
+    said = f"training starts from the champion {champion.id}"
+    assert said in prefect_api.log_lines(workspace.api, run["id"])
+    workspace.run(overrides={**chosen, "weights.release": "a" * 16}, push_data=False, save_run=False)
+    assert load_params(params).begins_from == "a" * 16
 
 
 def test_run_and_its_traces(workspace: Workspace, tmp_path: Path, object_store: ObjectStore) -> None:
