@@ -129,20 +129,24 @@ class OptimizerParams(Section):
 
 
 class ScheduleParams(Section):
-    """Learning rate over the steps, and what watches the validation loss.
+    """Learning rate over the steps, and what watches the validation images.
 
     Attributes:
         name: `constant`, or `triangle`: from `start` × peak to the peak over the first `warmup` share of the steps,
             then linearly to `end` × peak; or `cosine`, which falls by half a cosine instead.
-        reduce_factor, reduce_patience: After this many epochs without a lower validation loss the rate is multiplied
-            by the factor; a patience of 0 switches it off.
-        stop_patience: After this many epochs without a lower validation loss training stops; 0 switches it off.
+        watch: By what of the validation images an epoch is better than those before it, for the patiences below and
+            for `select: best`: a lower `loss`, a higher `top1`, or a higher `balanced_accuracy` (the mean share of
+            right answers of the classes that have validation images). Of equal epochs the earlier is the better.
+        reduce_factor, reduce_patience: After this many epochs that are no better the rate is multiplied by the factor;
+            a patience of 0 switches it off.
+        stop_patience: After this many epochs that are no better training stops; 0 switches it off.
     """
 
     name: Literal["constant", "triangle", "cosine"] = "constant"
     start: NonNegative = 0.2
     warmup: Share = 0.23
     end: NonNegative = 0.07
+    watch: Literal["loss", "top1", "balanced_accuracy"] = "loss"
     reduce_factor: Annotated[float, Field(gt=0, le=1)] = 0.1
     reduce_patience: Annotated[int, Field(ge=0)] = 0
     stop_patience: Annotated[int, Field(ge=0)] = 0
@@ -191,7 +195,8 @@ class Recipe(Section):
         batch_size: Global, over all replicas.
         drop_last: Leave out an epoch's last short batch.
         precision: `float32`, `bfloat16`, `float64`, or `auto`: bfloat16 where the processor computes it natively.
-        select: `best` keeps the weights of the lowest validation loss, `last` those of the last step.
+        select: `best` keeps the weights of the best epoch, by what `schedule.watch` names, `last` those of the last
+            step.
         head_epochs: For so many epochs at first only the head is trained, at the peak rate: what a new head, which
             knows nothing yet, would ask of pretrained layers is not worth following.
         min_steps: Of the whole run: where images are so few that the epochs have fewer, all epochs are as many times

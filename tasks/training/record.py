@@ -55,7 +55,8 @@ def write_facts(
     """
     best = result.history[result.best_epoch]
     write_json(folder / "history.json", {"columns": {name: [row[name] for row in result.history] for name in best}})
-    validation = {name: best[f"validation_{name}"] for name in ("loss", "top1", "binary_accuracy")}
+    names = ("loss", "top1", "binary_accuracy", "balanced_accuracy")  # the last where it is watched
+    validation = {name: best[f"validation_{name}"] for name in names if f"validation_{name}" in best}
     training: dict[str, Any] = {
         "recipe": run.params.recipe,
         "recipe_parameters": run.recipe.model_dump(mode="json"),

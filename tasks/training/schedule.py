@@ -1,4 +1,7 @@
-"""The learning rate over the steps, and what the validation loss makes of it."""
+"""The learning rate over the steps, and what the watched values make of it and of the run: a value an epoch.
+
+What is watched is measured on the validation images; tasks.params.recipe.ScheduleParams names it.
+"""
 
 import math
 from collections.abc import Sequence
@@ -7,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from tasks.params.recipe import ScheduleParams
+from tasks.training.checkpoint import History
 
 # Keras's ReduceLROnPlateau asks for this much progress, EarlyStopping for any.
 PLATEAU_MIN_DELTA = 1e-4
@@ -41,22 +45,31 @@ class RateSchedule(keras.optimizers.schedules.LearningRateSchedule):
         down = self.params.end + (1 - self.params.end) * left
         return self.peak * tf.where(progress < 0, 1.0, tf.where(progress < warmup, up, down))
 
-    def reduce_for(self, validation_losses: Sequence[float]) -> None:
-        """Set the peak to what the validation losses so far, one an epoch, have made of it."""
-        reductions = count_reductions(validation_losses, self.params.reduce_patience)
+    def reduce_for(self, watched: Sequence[float]) -> None:
+        """Set the peak to what the watched values so far, the lower the better, have made of it."""
+        reductions = count_reductions(watched, self.params.reduce_patience)
         self.peak.assign(self.initial_peak * self.params.reduce_factor**reductions)
 
 
-def count_reductions(validation_losses: Sequence[float], patience: int) -> int:
-    """Return how often the rate has been lowered: each time `patience` epochs passed without a lower loss.
+def watched_values(history: History, watch: str) -> list[float]:
+    """Return what is watched, a value an epoch and the lower the better: a loss, or a share of right answers negated.
 
-    A function of the history alone, so that a resumed run decides as the uninterrupted one did. The rule is that of
-    keras.callbacks.ReduceLROnPlateau; a patience of 0 never lowers.
+    All that is decided by it is decided by these values alone, which a checkpoint holds in its history: so a resumed
+    run goes on as the uninterrupted one did.
+    """
+    values = [logs[f"validation_{watch}"] for logs in history]
+    return values if watch == "loss" else [-value for value in values]
+
+
+def count_reductions(watched: Sequence[float], patience: int) -> int:
+    """Return how often the rate has been lowered: each time `patience` epochs passed without a lower value.
+
+    The rule is that of keras.callbacks.ReduceLROnPlateau; a patience of 0 never lowers.
     """
     best, waited, reductions = float("inf"), 0, 0
-    for loss in validation_losses if patience else ():
-        if loss < best - PLATEAU_MIN_DELTA:
-            best, waited = loss, 0
+    for value in watched if patience else ():
+        if value < best - PLATEAU_MIN_DELTA:
+            best, waited = value, 0
             continue
         waited += 1
         if waited >= patience:
@@ -64,11 +77,11 @@ def count_reductions(validation_losses: Sequence[float], patience: int) -> int:
     return reductions
 
 
-def best_epoch(validation_losses: Sequence[float]) -> int:
-    """Return the index of the first epoch of lowest validation loss."""
-    return min(range(len(validation_losses)), key=validation_losses.__getitem__)
+def best_epoch(watched: Sequence[float]) -> int:
+    """Return the index of the first epoch of the lowest value."""
+    return min(range(len(watched)), key=watched.__getitem__)
 
 
-def should_stop(validation_losses: Sequence[float], patience: int) -> bool:
+def should_stop(watched: Sequence[float], patience: int) -> bool:
     """Tell whether `patience` epochs have passed since the best one, as keras.callbacks.EarlyStopping does."""
-    return bool(patience) and len(validation_losses) - 1 - best_epoch(validation_losses) >= patience
+    return bool(patience) and len(watched) - 1 - best_epoch(watched) >= patience

@@ -83,7 +83,8 @@ class Step:
         """Run evaluation steps.
 
         Returns:
-            `stop`, and the sums of loss, right answers, binary accuracy and the number of images, (4,) float64.
+            `stop`, and the sums of loss, right answers, binary accuracy and the number of images, then the right
+            answers of each class, (4 + classes,) float64.
         """
         return self._loop(self._evaluation_step, lambda step, _: step < stop, values, first, totals)
 
@@ -124,10 +125,12 @@ class Step:
         losses = self._losses(targets, outputs)
         wide = tf.cast(outputs, tf.float32)
         probabilities = tf.nn.softmax(wide) if self._from_logits else wide
-        agreed = (probabilities > 0.5) == tf.one_hot(targets, outputs.shape[-1], on_value=True, off_value=False)
+        is_class = tf.one_hot(targets, outputs.shape[-1], on_value=True, off_value=False)
+        agreed = (probabilities > 0.5) == is_class
         loss, correct, seen = tf.unstack(_sums(losses, outputs, targets))
         binary = tf.reduce_sum(tf.reduce_mean(tf.cast(agreed, tf.float64), axis=-1))
-        return tf.stack([loss, correct, binary, seen])
+        of_class = tf.reduce_sum(tf.cast(is_class & _is_right(outputs, targets)[:, tf.newaxis], tf.float64), axis=0)
+        return tf.concat([tf.stack([loss, correct, binary, seen]), of_class], axis=0)
 
     def _weighted(self, losses: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         if self._class_weights is None:
@@ -140,8 +143,30 @@ class Step:
         return self._loss(tf.one_hot(labels, outputs.shape[-1], dtype=wide.dtype), wide)
 
 
+def metrics_of(totals: NDArray[np.float64], labels: NDArray[np.int32]) -> dict[str, float]:
+    """Return loss, top-1, binary and balanced accuracy from the sums that Step.evaluate gives, (4 + classes,).
+
+    Args:
+        totals: Of all images, each counted once.
+        labels: Of the same images, (N,); a class that has none has no part in the balanced accuracy.
+    """
+    loss, right, binary, seen = totals[:4].tolist()
+    images = np.bincount(labels, minlength=len(totals) - 4)
+    recalls = totals[4:][images > 0] / images[images > 0]
+    return {
+        "loss": loss / seen,
+        "top1": right / seen,
+        "binary_accuracy": binary / seen,
+        "balanced_accuracy": float(recalls.mean()),
+    }
+
+
 def _sums(losses: tf.Tensor, outputs: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     """Return the sum of the losses, the count of right top-1 answers and the count of images, (3,) float64."""
-    correct = tf.argmax(outputs, axis=-1, output_type=tf.int32) == labels
-    sums = [tf.reduce_sum(losses), tf.reduce_sum(tf.cast(correct, tf.float64)), tf.size(labels)]
+    correct = tf.cast(_is_right(outputs, labels), tf.float64)
+    sums = [tf.reduce_sum(losses), tf.reduce_sum(correct), tf.size(labels)]
     return tf.stack([tf.cast(value, tf.float64) for value in sums])
+
+
+def _is_right(outputs: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    return tf.argmax(outputs, axis=-1, output_type=tf.int32) == labels

@@ -24,9 +24,9 @@ from tasks.training.optimizer import build_optimizer
 from tasks.training.pace import Pace
 from tasks.training.phase import Phases, rounded_up
 from tasks.training.saver import Saver
-from tasks.training.schedule import RateSchedule, best_epoch, should_stop
+from tasks.training.schedule import RateSchedule, best_epoch, should_stop, watched_values
 from tasks.training.state import capture, restore
-from tasks.training.step import Step
+from tasks.training.step import Step, metrics_of
 
 EVALUATION_BATCH = 1000
 
@@ -108,7 +108,7 @@ class Trainer:
         self._agreement = Agreement(self.strategy, self.cluster)
         # Where the run stands. Its arrays stay empty: until a save they live in the model, optimizer and Lookahead.
         self._state = Checkpoint()
-        self._best: list[NDArray[Any]] = []  # weights of the epoch with the lowest validation loss
+        self._best: list[NDArray[Any]] = []  # weights of the best epoch by what is watched
         with self.strategy.scope():
             head_steps = self._phases.head_steps
             self._schedule = RateSchedule(recipe.schedule, recipe.optimizer.learning_rate, self.total_steps, head_steps)
@@ -145,7 +145,7 @@ class Trainer:
         result.best_epoch = len(result.history) - 1
         if self.recipe.select == "best":
             self.model.set_weights(self._best)
-            result.best_epoch = best_epoch(_validation_losses(result.history))
+            result.best_epoch = best_epoch(self._watched(result.history))
         return result
 
     def resume(self, saver: Saver) -> Checkpoint | None:
@@ -156,7 +156,7 @@ class Trainer:
             checkpoint = saver.folder.read(io.BytesIO(data)) if data else None
         if checkpoint:
             restore(checkpoint.arrays, self.model, self.optimizer, self._lookahead)
-            self._schedule.reduce_for(_validation_losses(checkpoint.history))
+            self._schedule.reduce_for(self._watched(checkpoint.history))
             self._best = checkpoint.arrays.pop("best")
             checkpoint.arrays.clear()  # they are where they belong; the caller needs the step and the history
             self._state = Checkpoint(checkpoint.step, checkpoint.totals, checkpoint.history)
@@ -169,8 +169,8 @@ class Trainer:
         return metrics
 
     def evaluate(self, samples: Samples) -> dict[str, float]:
-        """Return `loss`, `top1` and `binary_accuracy` over all samples, every one counted once."""
-        return self._evaluate(build_feed(self.strategy, samples, self.memory // 2), len(samples.labels))
+        """Return `loss`, `top1`, `binary_accuracy` and `balanced_accuracy` over all samples, every one counted once."""
+        return self._evaluate(build_feed(self.strategy, samples, self.memory // 2), samples)
 
     def _run_epochs(self, result: Result, saver: Saver | None) -> None:
         callbacks = keras.callbacks.CallbackList(list(self.callbacks), model=self.model)
@@ -185,15 +185,18 @@ class Trainer:
             history.append(logs)
             result.epoch_seconds.append(result.seconds)
             self._state.totals = (0.0, 0.0, 0.0)
-            if self.recipe.select == "best" and best_epoch(_validation_losses(history)) == epoch:
+            if self.recipe.select == "best" and best_epoch(self._watched(history)) == epoch:
                 self._best = self.model.get_weights()
-            self._schedule.reduce_for(_validation_losses(history))
+            self._schedule.reduce_for(self._watched(history))
             callbacks.on_epoch_end(epoch, logs)
         callbacks.on_train_end()
 
     def _finished(self, history: History) -> bool:
         patience = self.recipe.schedule.stop_patience
-        return bool(history) and (should_stop(_validation_losses(history), patience) or bool(self.model.stop_training))
+        return bool(history) and (should_stop(self._watched(history), patience) or bool(self.model.stop_training))
+
+    def _watched(self, history: History) -> list[float]:
+        return watched_values(history, self.recipe.schedule.watch)
 
     def _train_epoch(self, epoch: int, result: Result, saver: Saver | None) -> dict[str, float]:
         """Run an epoch's steps from the state's on; return its mean loss and top-1 and its last learning rate."""
@@ -270,14 +273,15 @@ class Trainer:
         return saver.standing() if saver else "nothing was saved"
 
     def _validate(self) -> dict[str, float]:
-        metrics = self._evaluate(self._feed("validation"), len(self.validation.labels))
-        return {f"validation_{name}": value for name, value in metrics.items()}
+        metrics = self._evaluate(self._feed("validation"), self.validation)
+        shown = {"loss", "top1", "binary_accuracy", self.recipe.schedule.watch}
+        return {f"validation_{name}": value for name, value in metrics.items() if name in shown}
 
-    def _evaluate(self, feed: Feed, count: int) -> dict[str, float]:
+    def _evaluate(self, feed: Feed, samples: Samples) -> dict[str, float]:
         replicas = self.strategy.num_replicas_in_sync
         batch = -(-EVALUATION_BATCH // replicas) * replicas
-        plan = Epoch(batches(np.arange(count, dtype=np.int32), batch, drop_last=False), None)
-        done, totals = 0, tf.zeros(4, tf.float64)
+        plan = Epoch(batches(np.arange(len(samples.labels), dtype=np.int32), batch, drop_last=False), None)
+        done, totals = 0, tf.zeros(4 + self.model.output.shape[-1], tf.float64)
         for window in feed.windows(plan, 0, plan.steps):
             while done < window.stop:
                 began, first = time.perf_counter(), done
@@ -286,8 +290,7 @@ class Trainer:
                 with self.cluster.naming_lost_hosts():
                     totals = self._step.evaluate(window.values, *steps, totals)[1]
                 self._after_launch("evaluate", done - first, time.perf_counter() - began)
-        loss, right, binary, seen = (float(total) for total in totals.numpy())
-        return {"loss": loss / seen, "top1": right / seen, "binary_accuracy": binary / seen}
+        return metrics_of(totals.numpy(), np.asarray(samples.labels))
 
     def _feed(self, name: str) -> Feed:
         if name not in self._feeds:
@@ -300,7 +303,3 @@ class Trainer:
         if saver and self.cluster.is_chief:
             arrays = capture(self.model, self.optimizer, self._lookahead, self._best)
             saver.save(Checkpoint(self._state.step, self._state.totals, list(self._state.history), arrays))
-
-
-def _validation_losses(history: History) -> list[float]:
-    return [logs["validation_loss"] for logs in history]

@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.params.recipe import ScheduleParams
-from tasks.training.schedule import RateSchedule, best_epoch, count_reductions, should_stop
+from tasks.training.schedule import RateSchedule, best_epoch, count_reductions, should_stop, watched_values
 
 losses = st.lists(st.floats(0, 3, width=16), min_size=1, max_size=30)
+shares = st.lists(st.floats(0, 1, width=16), min_size=1, max_size=30)
 
 
 def test_triangle_rises_to_the_peak_and_falls_to_its_end() -> None:
@@ -69,6 +70,34 @@ def test_early_stopping_is_that_of_keras(losses: list[float], patience: int) -> 
         if model.stop_training:
             break
     assert callback.best_epoch == best_epoch(losses[: epoch + 1])
+
+
+@settings(max_examples=50, deadline=None)
+@given(top1=shares, patience=st.integers(1, 5))
+def test_a_watched_share_is_better_where_it_is_higher_as_keras_has_it(top1: list[float], patience: int) -> None:
+    model, optimizer = SimpleNamespace(stop_training=False, get_weights=list), keras.optimizers.SGD(1.0)
+    stopping = keras.callbacks.EarlyStopping("top1", patience=patience, mode="max")
+    plateau = keras.callbacks.ReduceLROnPlateau("top1", patience=patience, factor=0.5, mode="max")
+    stopping.set_model(model)
+    plateau.set_model(SimpleNamespace(optimizer=optimizer))
+    for callback in (stopping, plateau):
+        callback.on_train_begin()
+    watched = watched_values([{"validation_top1": share} for share in top1], "top1")
+    for epoch, share in enumerate(top1):
+        for callback in (stopping, plateau):
+            callback.on_epoch_end(epoch, {"top1": share})
+        assert should_stop(watched[: epoch + 1], patience) == model.stop_training
+        assert float(optimizer.learning_rate) == pytest.approx(0.5 ** count_reductions(watched[: epoch + 1], patience))
+        if model.stop_training:
+            break
+    assert stopping.best_epoch == best_epoch(watched[: epoch + 1])
+
+
+def test_the_best_epoch_is_by_what_is_watched_and_of_equal_ones_the_earlier() -> None:
+    rows = [(1.0, 0.8, 0.5), (0.5, 0.9, 0.6), (0.6, 0.9, 0.7), (0.6, 0.7, 0.7)]
+    names = ("loss", "top1", "balanced_accuracy")
+    history = [{f"validation_{name}": value for name, value in zip(names, row, strict=True)} for row in rows]
+    assert [best_epoch(watched_values(history, name)) for name in names] == [1, 1, 2]
 
 
 def test_a_patience_of_zero_is_off() -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tasks.evaluation.metrics import balanced_accuracy, confusion_matrix
 from tasks.models.build import build_model, whiten
 from tasks.models.whitening import pixel_statistics
 from tasks.params.params import load_params
@@ -72,6 +73,14 @@ def trained(devices: str = "cpu:1", **changes: Any) -> tuple[list[np.ndarray], R
 
 def largest_relative_gap(ours: list[np.ndarray], theirs: list[np.ndarray]) -> float:
     return max(float(np.abs(a - b).max() / np.abs(b).max()) for a, b in zip(ours, theirs, strict=True) if b.any())
+
+
+@pytest.fixture(scope="module")
+def knowing() -> list[np.ndarray]:
+    """Weights that know the classes."""
+    weights = trained(epochs=8)[0]
+    keras.config.set_dtype_policy("float32")
+    return weights
 
 
 def test_it_learns() -> None:
@@ -213,6 +222,38 @@ def test_early_stopping_keeps_the_best_weights() -> None:
     assert engine.evaluate(VALIDATION)["loss"] == pytest.approx(min(losses), rel=1e-9)
 
 
+@pytest.mark.parametrize(("watch", "kept"), [("loss", 0), ("top1", 1), ("balanced_accuracy", 1)])
+def test_the_weights_kept_are_those_of_the_best_epoch_by_what_is_watched(
+    knowing: list[np.ndarray], watch: str, kept: int
+) -> None:
+    # Of 16 images two are of another class: the first epoch's head says the common class to all and is right to be a
+    # little sure, and the others' tells the two apart and is sure of nothing.
+    common, rare = (np.flatnonzero(label == LABELS) for label in (0, 3))
+    chosen = np.concatenate([common[:14], rare[:2]])
+    engine = trainer(
+        epochs=9,
+        select="best",
+        loss={"name": "categorical_crossentropy"},
+        schedule={"watch": watch, "stop_patience": 2},
+        optimizer={"name": "sgd", "learning_rate": 1e-12},
+        lookahead=None,
+    )
+    engine.validation = Samples(IMAGES[chosen], LABELS[chosen])
+    engine.model.set_weights(knowing)
+    head = engine.model.get_layer("unscaled_logits").kernel
+    heads = [np.tile([0.1, 0.0, 0.0, 0.0], (8, 1)), head.numpy() / 1000]
+
+    def begin(epoch: int, _logs: Any) -> None:
+        head.assign(heads[min(epoch, 1)])
+
+    engine.callbacks = [keras.callbacks.LambdaCallback(on_epoch_begin=begin)]
+    result = engine.fit()
+    assert result.best_epoch == kept
+    assert len(result.history) == kept + 1 + 2
+    np.testing.assert_allclose(head.numpy(), heads[kept], atol=1e-6)
+    assert ("validation_balanced_accuracy" in result.history[0]) == (watch == "balanced_accuracy")
+
+
 def test_keras_callbacks_plug_in() -> None:
     engine = trainer(epochs=6)
     seen: list[int] = []
@@ -246,11 +287,14 @@ def test_a_fraction_of_an_epoch_is_trained() -> None:
 
 
 def test_evaluation_counts_every_image_once() -> None:
-    engine = trainer("cpu:4")
-    metrics = engine.evaluate(Samples(IMAGES[:7], LABELS[:7]))
-    probabilities = np.asarray(engine.model(IMAGES[:7]))
-    assert metrics["top1"] == pytest.approx((probabilities.argmax(axis=1) == LABELS[:7]).mean())
-    targets = np.eye(4)[LABELS[:7]]
+    engine, images, labels = trainer("cpu:4"), IMAGES[1:7], LABELS[1:7]
+    metrics = engine.evaluate(Samples(images, labels))
+    probabilities = np.asarray(engine.model(images))
+    assert metrics["top1"] == pytest.approx((probabilities.argmax(axis=1) == labels).mean())
+    confusion = confusion_matrix(probabilities.argmax(axis=1), labels, 4)
+    assert confusion.sum(axis=1).tolist() == [2, 2, 2, 0], "a class without an image"
+    assert metrics["balanced_accuracy"] == pytest.approx(balanced_accuracy(confusion))
+    targets = np.eye(4)[labels]
     assert metrics["binary_accuracy"] == pytest.approx(((probabilities > 0.5) == targets).mean())
     smoothed = 0.8 * targets + 0.2 / 4
     assert metrics["loss"] == pytest.approx(-(smoothed * np.log(probabilities)).sum(axis=1).mean())
