@@ -28,7 +28,7 @@ def make(case: dict[str, Any]) -> Callable[[], None]:
     best = trainer.model.get_weights() if trainer.recipe.select == "best" else []
 
     def copy() -> Checkpoint:
-        return Checkpoint(1, (0.0, 0.0, 0.0), [], capture(trainer.model, trainer.optimizer, lookahead, best))
+        return Checkpoint(1, (0.0, 0.0, 0.0), [], capture(trainer.model, trainer.optimizer, lookahead, None, best))
 
     if case["part"] == "copy":
         return lambda: (copy(), None)[1]

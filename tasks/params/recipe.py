@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from tasks.params.section import NonNegative, Positive, Section, Share
+from tasks.params.section import Fraction, NonNegative, Positive, Section, Share
 
 
 class Whitening(Section):
@@ -187,6 +187,17 @@ class LookaheadParams(Section):
     power: NonNegative = 3.0
 
 
+class AveragingParams(Section):
+    """Exponential moving average of all weights, batch norm statistics included (tasks/training/averaging.py).
+
+    Attributes:
+        decay: How much of the average a step leaves: 0.99 averages over some hundred steps, 0.999 over some thousand.
+            At first it is less: (1 + t) / (10 + t) after t steps.
+    """
+
+    decay: Fraction = 0.999
+
+
 class Recipe(Section):
     """Everything that decides a training run but its data and seed.
 
@@ -201,6 +212,7 @@ class Recipe(Section):
             knows nothing yet, would ask of pretrained layers is not worth following.
         min_steps: Of the whole run: where images are so few that the epochs have fewer, all epochs are as many times
             more.
+        averaging: Validate, select and publish averaged weights, while training goes on with the others; null for none.
     """
 
     epochs: Annotated[float, Field(gt=0)]
@@ -216,3 +228,10 @@ class Recipe(Section):
     schedule: ScheduleParams = ScheduleParams()
     augment: AugmentParams = AugmentParams()
     lookahead: LookaheadParams | None = None
+    averaging: AveragingParams | None = None
+
+    @model_validator(mode="after")
+    def _has_one_average(self) -> "Recipe":
+        if self.lookahead and self.averaging:
+            raise ValueError("lookahead and averaging are two averages of the same weights: one of them must be null")
+        return self

@@ -9,7 +9,7 @@ To read it, in this order:
 - trainer: the loop over epochs and launches; what is saved, reported and stopped when
 - step, phase, balance: what a launch runs on the devices; one step's loss, gradient and sums
 - feed, augment, rows: an epoch's order and draws from (seed, epoch, sample); images resident or streamed
-- optimizer, adam, nesterov, muon, schedule, lookahead: how weights move
+- optimizer, adam, nesterov, muon, schedule, lookahead: how weights move; averaging: which ones are published
 - checkpoint, state, saver: what a run's state is, and how it outlives the process
 - cluster, distribute, local_hosts: which devices and hosts take part, and what they tell one another
 - pace, precision, machine: launch lengths, number formats, what else of a machine decides a run's bits

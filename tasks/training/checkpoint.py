@@ -31,7 +31,7 @@ class Checkpoint:
         step: Steps finished.
         totals: Of the epoch in progress: the sums of loss and of right answers, and the images seen.
         history: One dict of metrics a finished epoch.
-        arrays: Named groups of arrays: weights, optimizer, slow and best weights.
+        arrays: Named groups of arrays: weights, optimizer, slow, averaged and best weights.
         machine: On which it was made (tasks/training/machine.py), once it was read; empty in older ones.
     """
 

@@ -14,6 +14,7 @@ from tasks.models.heads import backbone_weights
 from tasks.models.layers import whitening_biases
 from tasks.params.recipe import Recipe
 from tasks.training.augment import Draws, gather_augmented
+from tasks.training.averaging import Averaging
 from tasks.training.phase import Phase
 
 LOSSES: dict[str, Callable[..., keras.losses.Loss]] = {
@@ -39,6 +40,7 @@ class Step:
         full_batches: Whether no training batch is short; every shape is then known when the step is traced.
         class_weights: What a loss counts by its class, (classes,), in training; None for all alike. Sums that a person
             sees are of the losses as they are.
+        averaging: Takes in the weights after each training step.
     """
 
     def __init__(
@@ -50,9 +52,10 @@ class Step:
         mean_pixel: tuple[int, ...],
         full_batches: bool,
         class_weights: NDArray[np.float64] | None = None,
+        averaging: Averaging | None = None,
     ) -> None:
         self._model, self._optimizer, self._recipe, self._strategy = model, optimizer, recipe, strategy
-        self._mean_pixel, self._full_batches = mean_pixel, full_batches
+        self._mean_pixel, self._full_batches, self._averaging = mean_pixel, full_batches, averaging
         # Probabilities are float32, or float64 where the recipe asks for it; bfloat16 is too coarse for a loss.
         self._loss_dtype, loss = model.output.dtype, recipe.loss
         self._loss = LOSSES[loss.name](label_smoothing=loss.label_smoothing, reduction=None, dtype=self._loss_dtype)
@@ -74,7 +77,8 @@ class Step:
         def goes_on(step: tf.Tensor, totals: tf.Tensor) -> tf.Tensor:
             return (step < stop) & tf.math.is_finite(totals[0])
 
-        return self._loop(functools.partial(self._train_step, phase), goes_on, values, first, totals)
+        one = functools.partial(self._train_step, phase)
+        return self._loop(one, goes_on, values, first, totals, after=self._average)
 
     @tf.function(autograph=False, reduce_retracing=True)
     def evaluate(
@@ -88,12 +92,25 @@ class Step:
         """
         return self._loop(self._evaluation_step, lambda step, _: step < stop, values, first, totals)
 
-    def _loop(self, one: Any, goes_on: Any, values: Any, first: tf.Tensor, totals: tf.Tensor) -> Any:
+    def _loop(
+        self,
+        one: Any,
+        goes_on: Any,
+        values: Any,
+        first: tf.Tensor,
+        totals: tf.Tensor,
+        after: Callable[[], None] = lambda: None,
+    ) -> Any:
         def body(step: tf.Tensor, totals: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             sums = self._strategy.run(one, args=(values, step))
+            after()
             return step + 1, totals + self._strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None)
 
         return tf.while_loop(goes_on, body, (first, totals))
+
+    def _average(self) -> None:
+        if self._averaging:
+            self._averaging.after_step(self._optimizer.iterations.value)  # which counts this step already
 
     def _train_step(self, phase: Phase, values: Any, step: tf.Tensor) -> tf.Tensor:
         """One replica's part of a step; return its sums of loss and right answers, and its images, (3,) float64."""

@@ -1,5 +1,6 @@
 """The training loop: the same trajectory on any number of replicas and hosts, however often it is stopped."""
 
+import contextlib
 import io
 import math
 import time
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from tasks.params.recipe import Recipe
 from tasks.stage.errors import InputError, ResumableError
+from tasks.training.averaging import Averaging
 from tasks.training.balance import class_weights
 from tasks.training.checkpoint import Checkpoint, History
 from tasks.training.cluster import Agreement, Cluster
@@ -106,7 +108,7 @@ class Trainer:
         self._phases = Phases(recipe, self.model, steps, self.total_steps)
         self.model.stop_training = False
         self._agreement = Agreement(self.strategy, self.cluster)
-        # Where the run stands. Its arrays stay empty: until a save they live in the model, optimizer and Lookahead.
+        # Where the run stands. Its arrays stay empty: until a save they live in the model, optimizer and averages.
         self._state = Checkpoint()
         self._best: list[NDArray[Any]] = []  # weights of the best epoch by what is watched
         with self.strategy.scope():
@@ -115,7 +117,10 @@ class Trainer:
             self.optimizer = build_optimizer(recipe, self._schedule, self.model, head_steps)
             full = recipe.drop_last and count >= recipe.batch_size
             weights = self._class_weights() if recipe.loss.balance else None
-            self._step = Step(self.model, self.optimizer, recipe, self.strategy, self.mean_pixel, full, weights)
+            self._averaging = Averaging(recipe.averaging, self.model, self.strategy) if recipe.averaging else None
+            self._step = Step(
+                self.model, self.optimizer, recipe, self.strategy, self.mean_pixel, full, weights, self._averaging
+            )
             self.model.compile(optimizer=self.optimizer)  # for callbacks; the step needs none of Keras's training
             self._lookahead = Lookahead(recipe.lookahead, self.model, self.total_steps) if recipe.lookahead else None
 
@@ -146,6 +151,8 @@ class Trainer:
         if self.recipe.select == "best":
             self.model.set_weights(self._best)
             result.best_epoch = best_epoch(self._watched(result.history))
+        elif self._averaging:
+            self.model.set_weights(self._judged_weights())
         return result
 
     def resume(self, saver: Saver) -> Checkpoint | None:
@@ -155,7 +162,7 @@ class Trainer:
             data = self._agreement.broadcast(saver.last.read_bytes() if checkpoint and saver.last else b"")
             checkpoint = saver.folder.read(io.BytesIO(data)) if data else None
         if checkpoint:
-            restore(checkpoint.arrays, self.model, self.optimizer, self._lookahead)
+            restore(checkpoint.arrays, self.model, self.optimizer, self._lookahead, self._averaging)
             self._schedule.reduce_for(self._watched(checkpoint.history))
             self._best = checkpoint.arrays.pop("best")
             checkpoint.arrays.clear()  # they are where they belong; the caller needs the step and the history
@@ -186,7 +193,7 @@ class Trainer:
             result.epoch_seconds.append(result.seconds)
             self._state.totals = (0.0, 0.0, 0.0)
             if self.recipe.select == "best" and best_epoch(self._watched(history)) == epoch:
-                self._best = self.model.get_weights()
+                self._best = self._judged_weights()
             self._schedule.reduce_for(self._watched(history))
             callbacks.on_epoch_end(epoch, logs)
         callbacks.on_train_end()
@@ -197,6 +204,11 @@ class Trainer:
 
     def _watched(self, history: History) -> list[float]:
         return watched_values(history, self.recipe.schedule.watch)
+
+    def _judged_weights(self) -> list[NDArray[Any]]:
+        """Return the weights that are validated and published: averaged, where the recipe says so."""
+        averaging = self._averaging
+        return [average.numpy() for average in averaging.averages] if averaging else self.model.get_weights()
 
     def _train_epoch(self, epoch: int, result: Result, saver: Saver | None) -> dict[str, float]:
         """Run an epoch's steps from the state's on; return its mean loss and top-1 and its last learning rate."""
@@ -273,7 +285,8 @@ class Trainer:
         return saver.standing() if saver else "nothing was saved"
 
     def _validate(self) -> dict[str, float]:
-        metrics = self._evaluate(self._feed("validation"), self.validation)
+        with self._averaging.in_place() if self._averaging else contextlib.nullcontext():
+            metrics = self._evaluate(self._feed("validation"), self.validation)
         shown = {"loss", "top1", "binary_accuracy", self.recipe.schedule.watch}
         return {f"validation_{name}": value for name, value in metrics.items() if name in shown}
 
@@ -301,5 +314,5 @@ class Trainer:
     def _save(self, saver: Saver | None) -> None:
         """Give the saver a copy of the state; of several hosts only the chief does."""
         if saver and self.cluster.is_chief:
-            arrays = capture(self.model, self.optimizer, self._lookahead, self._best)
+            arrays = capture(self.model, self.optimizer, self._lookahead, self._averaging, self._best)
             saver.save(Checkpoint(self._state.step, self._state.totals, list(self._state.history), arrays))

@@ -90,6 +90,14 @@ def test_batch_norm_is_for_vgg16_without_weights() -> None:
         parse_params(changed("recipes.fast.model", values), "params.yaml")
 
 
+def test_two_averages_of_the_same_weights_are_refused() -> None:
+    sentence = r"yaml: recipes\.best: lookahead and averaging are two averages of the same weights: one of them must be"
+    with pytest.raises(InputError, match=sentence):
+        parse_params(changed("recipes.best.averaging", {"decay": 0.99}), "params.yaml")
+    with pytest.raises(InputError, match=r"recipes\.finetune\.averaging\.decay = 1: input should be less than 1"):
+        parse_params(changed("recipes.finetune.averaging", {"decay": 1}), "params.yaml")
+
+
 @pytest.mark.parametrize(
     ("key", "value", "sentence"),
     [
@@ -134,6 +142,7 @@ def test_params_without_a_fit_squash_and_ours_crop() -> None:
         ("recipes.fast.learning_rat", 1, "allowed are epochs"),
         ("recipes.fast.model.wdths", 3, "allowed are base, head"),
         ("recipes.best.lookahead.evry", 1, "allowed are every"),
+        ("recipes.finetune.schedule.watch", "f1", "'loss', 'top1' or 'balanced_accuracy'"),
         ("recipes.probe.epochs", 3, "no such parameter; allowed are method, model"),
         ("recipes.probe.method", "prob", "input should be 'probe'"),
         ("recipes.probe.model.bas", 1, "no such parameter; allowed are base, head"),

@@ -40,6 +40,7 @@ RECIPE: dict[str, Any] = {
     "augment": {"crop": 2, "flip": "alternating"},
     "lookahead": {"every": 5},
 }
+AVERAGED: dict[str, Any] = {"lookahead": None, "averaging": {"decay": 0.9}}
 ADAM: dict[str, Any] = {
     "loss": {"name": "binary_crossentropy", "balance": 0.5},
     "optimizer": {"name": "adam", "learning_rate": 1e-3},
@@ -94,7 +95,10 @@ def test_it_learns() -> None:
 
 @pytest.mark.parametrize(
     ("devices", "changes"),
-    [pytest.param("cpu:2", ADAM, id="2-adam"), pytest.param("cpu:4", {}, id="4-sgd", marks=pytest.mark.long)],
+    [
+        pytest.param("cpu:2", {**ADAM, **AVERAGED}, id="2-adam-averaged"),
+        pytest.param("cpu:4", {}, id="4-sgd", marks=pytest.mark.long),
+    ],
 )
 def test_any_number_of_replicas_walks_the_same_way(devices: str, changes: dict[str, Any]) -> None:
     one, alone = trained(epochs=2, **changes)
@@ -175,10 +179,18 @@ def test_small_images_are_followed_by_whole_ones() -> None:
 
 
 @pytest.mark.parametrize(
-    ("devices", "select"), [("cpu:1", "last"), pytest.param("cpu:2", "best", marks=pytest.mark.long)]
+    ("devices", "select", "average"),
+    [
+        ("cpu:1", "last", {}),
+        ("cpu:1", "best", AVERAGED),
+        pytest.param("cpu:2", "best", {}, marks=pytest.mark.long),
+        pytest.param("cpu:2", "last", AVERAGED, marks=pytest.mark.long),
+    ],
 )
-def test_a_stopped_run_goes_on_and_ends_in_the_same_bits(tmp_path: Path, devices: str, select: str) -> None:
-    changes: dict[str, Any] = {"precision": "float32", "select": select, "epochs": 5}
+def test_a_stopped_run_goes_on_and_ends_in_the_same_bits(
+    tmp_path: Path, devices: str, select: str, average: dict[str, Any]
+) -> None:
+    changes: dict[str, Any] = {"precision": "float32", "select": select, "epochs": 5, **average}
     changes["schedule"] = {"name": "constant", "reduce_patience": 1, "stop_patience": 3}
     alone, expected = trained(devices, **changes)
     for launches in (2, 5, 20):
