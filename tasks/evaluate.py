@@ -6,7 +6,7 @@
 import io
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ from tasks.stage.quiet_tensorflow import keras, tf
 from tasks.data.arrays import Arrays, SplitRecord, check_arrays, load_arrays, load_split_record, recorded_fit
 from tasks.data.image_files import ImageFile, image_files
 from tasks.evaluation import metrics as measures
-from tasks.evaluation.answers import Predictions, predict_all
+from tasks.evaluation.answers import Predictions, average_views, predict_all
 from tasks.evaluation.calibration import calibration as measure_calibration
+from tasks.evaluation.choice import Choice, choose, chosen_images
 from tasks.evaluation.costs import CostComparison, compare_costs
 from tasks.evaluation.ranking import POSITIVE, Ranking, ranking
 from tasks.model_files.files import load_model
@@ -37,6 +38,7 @@ MODEL_FOLDER = Path("model")
 EVALUATION_FOLDER = Path("evaluation")
 PICTURE, SUMMARY = "architecture.png", "summary.txt"
 FILE_COLUMNS = ("path", "sha256")  # of predictions.csv, where the test images have files
+AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,8 @@ def evaluate(
 
     Args:
         params: Batch size, views, bins and costs.
-        split: Folder with split.json, the test arrays, uint8 (N, H, W, 3) and int32 (N,), and of images that have
-            files index.csv.
+        split: Folder with split.json, the test arrays, uint8 (N, H, W, 3) and int32 (N,), of images that have files
+            index.csv, and where the views are to be chosen the validation arrays.
         model: Folder that train wrote.
         output: Folder that is replaced as a whole.
         runtime: Folder for durations and throughput, which depend on the machine.
@@ -81,11 +83,13 @@ def evaluate(
     files = image_files(split, "test", record, test.labels)
     trained = load_trained(model)
     _check_fit(trained, record, model)
-    answers = predict_all(trained.network, test.images, params.batch_size, params.test_time_augmentation)
+    choice = _choose_views(params, split, record, trained.network) if params.test_time_augmentation == AUTO else None
+    augmentation = choice.augmentation if choice else params.test_time_augmentation
+    answers = predict_all(trained.network, test.images, params.batch_size, augmentation)
     with replaced_folder(output) as temporary:
         write_summary(trained.network, temporary)
         draw_architecture(trained.network, temporary / PICTURE)
-        evaluated = _evaluated(params, record, test, files, trained, answers, temporary)
+        evaluated = replace(_evaluated(params, record, test, files, trained, answers, temporary), choice=choice)
         _write(temporary, evaluated, files)
     facts = {
         "seconds": round(time.monotonic() - start, 3),
@@ -114,6 +118,15 @@ def load_trained(folder: Path) -> Trained:
     return Trained(load_model(path, training["model_sha256"]), training, history["columns"], path.stat().st_size)
 
 
+def _choose_views(params: EvaluateParams, split: Path, record: SplitRecord, network: keras.Model) -> Choice:
+    """Return which views of a test image to average, by the answers to validation images."""
+    validation = load_arrays(split, "validation")
+    check_arrays(validation, "validation", record, split)
+    positions = chosen_images(len(validation.labels))
+    averages = average_views(network, validation.images, positions, params.batch_size)
+    return choose(averages, np.asarray(validation.labels[positions]))
+
+
 def _evaluated(
     params: EvaluateParams,
     record: SplitRecord,
@@ -135,6 +148,7 @@ def _evaluated(
         "top1_low": low,
         "top1_high": high,
         "top1_augmented": float(np.mean(answers.augmented == labels)),
+        "test_time_augmentation": answers.augmentation,
         "binary_accuracy": measures.binary_accuracy(answers.single, labels),
         "log_loss": measures.log_loss(answers.single, labels),
         "expected_calibration_error": calibration.expected_error,
@@ -150,7 +164,7 @@ def _evaluated(
     }
     return Evaluated(
         metrics=metrics,
-        augmentation=params.test_time_augmentation,
+        augmentation=answers.augmentation,
         classes=record.classes,
         images=test.images,
         labels=labels,
@@ -200,6 +214,8 @@ def _class_rows(evaluated: Evaluated) -> dict[str, dict[str, float | None]]:
 
 def _write(folder: Path, evaluated: Evaluated, files: Sequence[ImageFile]) -> None:
     write_json(folder / "metrics.json", dict(evaluated.metrics))
+    if evaluated.choice is not None:
+        write_json(folder / "views.json", evaluated.choice.facts())
     write_json(folder / "per_class.json", _class_rows(evaluated))
     buffer = io.BytesIO()  # written to a file, numpy's own error on a full disk does not say what happened
     np.save(buffer, evaluated.probabilities, allow_pickle=False)
@@ -264,6 +280,8 @@ def _announce(evaluated: Evaluated, output: Path) -> None:
     )
     if evaluated.augmentation != "none":
         print(f"top-1 with test-time augmentation {percent(metrics['top1_augmented'])}")
+    if evaluated.choice is not None:
+        print(f"test-time augmentation {evaluated.augmentation}: {evaluated.choice.reason}")
     print(
         f"binary accuracy {percent(metrics['binary_accuracy'])}, log loss {metrics['log_loss']:.4f}, "
         f"expected calibration error {percent(metrics['expected_calibration_error'])}"

@@ -1,4 +1,4 @@
-"""What a model answers, every test image once, and the measures of it: no picture and no sentence.
+"""What a model answers, every test image once, which views of it are averaged and why, and the measures: no picture.
 
 It enters stage/ alone.
 """

@@ -24,6 +24,22 @@ def shift(images: Images, down_right: bool) -> Images:
     return padded[:, start : start + height, start : start + width]
 
 
+VIEWS: tuple[View, ...] = (
+    lambda images: images,
+    mirror,
+    lambda images: shift(images, down_right=True),
+    lambda images: mirror(shift(images, down_right=True)),
+    lambda images: shift(images, down_right=False),
+    lambda images: mirror(shift(images, down_right=False)),
+)
+# Of the first views; what sums to 1 is exact in binary.
+WEIGHTS: dict[str, tuple[float, ...]] = {
+    "none": (1.0,),
+    "mirror": (1 / 2, 1 / 2),
+    "mirror_and_shift": (1 / 4, 1 / 4, 1 / 8, 1 / 8, 1 / 8, 1 / 8),
+}
+
+
 def views(augmentation: str) -> list[tuple[float, View]]:
     """Return each view with its weight; the first is the image itself, and the weights sum to 1.
 
@@ -31,18 +47,7 @@ def views(augmentation: str) -> list[tuple[float, View]]:
         augmentation: `none`, `mirror`, or `mirror_and_shift`: ½ mean(image, mirror) + ½ mean over two diagonal
             one-pixel shifts of mean(view, mirrored view).
     """
-    if augmentation == "none":
-        return [(1.0, lambda images: images)]
-    if augmentation == "mirror":
-        return [(1 / 2, lambda images: images), (1 / 2, mirror)]
-    return [
-        (1 / 4, lambda images: images),
-        (1 / 4, mirror),
-        (1 / 8, lambda images: shift(images, down_right=True)),
-        (1 / 8, lambda images: mirror(shift(images, down_right=True))),
-        (1 / 8, lambda images: shift(images, down_right=False)),
-        (1 / 8, lambda images: mirror(shift(images, down_right=False))),
-    ]
+    return list(zip(WEIGHTS[augmentation], VIEWS, strict=False))
 
 
 def average(answers: Iterable[tuple[float, Probabilities]]) -> Floats:

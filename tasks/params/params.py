@@ -113,12 +113,13 @@ class TrainParams(Section):
 
 
 class EvaluateParams(Section):
-    """How the test images are read.
+    """How the test images are read, and answered a second time as an average over views.
 
     Attributes:
         batch_size: Images at once; it changes speed, not results.
-        test_time_augmentation: Views averaged for the second top-1: `none`, `mirror`, or `mirror_and_shift`
-            (½ mean(image, mirror) + ½ mean over two diagonal one-pixel shifts of mean(view, mirror), on logits).
+        test_time_augmentation: Views averaged for the second top-1: `none`, `mirror`, `mirror_and_shift`
+            (½ mean(image, mirror) + ½ mean over two diagonal one-pixel shifts of mean(view, mirror), on logits), or
+            `auto`: which of these is better on the validation images (tasks/evaluation/choice.py), else `none`.
         calibration_bins: Equal-width confidence bins of the expected calibration error.
         costs: What a mistake costs, above 0 and at most a million: by a class any mistake about its images, by
             `actual > answered` that one; 1 where nothing is said. Where it is not empty, the least expected cost
@@ -126,7 +127,7 @@ class EvaluateParams(Section):
     """
 
     batch_size: Positive = 500
-    test_time_augmentation: Literal["none", "mirror", "mirror_and_shift"] = "mirror_and_shift"
+    test_time_augmentation: Literal["auto", "none", "mirror", "mirror_and_shift"] = "mirror_and_shift"
     calibration_bins: Annotated[int, Field(ge=2, le=100)] = 15
     costs: Costs = Field(default_factory=dict)
 

@@ -230,7 +230,14 @@ def model_card(
         size=split["image_shape"][0],
         fit=recorded_fit(split, "split.json"),
         architecture=f"base {recipe['model']['base']}, head {recipe['model']['head']}",
-        augmentation=params["evaluate"]["test_time_augmentation"].replace("_", " "),
+        augmentation=_augmentation(metrics, params),
         recipe_method=recipe.get("method", "steps"),
         recipe=json.dumps(recipe, indent=2, sort_keys=True, ensure_ascii=False),
     )
+
+
+def _augmentation(metrics: Mapping[str, Any], params: Mapping[str, Any]) -> str:
+    """Return which views were averaged; metrics of before name none, and are of those that the parameters name."""
+    asked = params["evaluate"]["test_time_augmentation"]
+    views = metrics.get("test_time_augmentation", asked).replace("_", " ")
+    return f"{views}, chosen on validation images" if asked == "auto" else views

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tasks.evaluation.calibration import Calibration
+from tasks.evaluation.choice import Choice
 from tasks.evaluation.costs import CostComparison, threshold_of
 from tasks.evaluation.metrics import Counts, Labels, Probabilities, class_scores, class_table, unmeasured
 from tasks.evaluation.ranking import Ranking
@@ -53,6 +54,7 @@ class Evaluated:
         history: Columns of history.json.
         model_picture: A PNG file's bytes.
         model_summary: The table of layers.
+        choice: How the test-time augmentation was chosen; None where a person did.
     """
 
     metrics: Mapping[str, Any]
@@ -71,6 +73,7 @@ class Evaluated:
     model_picture: bytes
     model_summary: str
     by_cost: CostComparison | None = None
+    choice: Choice | None = None
 
 
 def render_report(evaluated: Evaluated) -> str:

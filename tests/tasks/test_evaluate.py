@@ -10,7 +10,8 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, roc_auc_score
 
-from tasks.data.arrays import load_arrays
+from tasks.data.arrays import Arrays, load_arrays, load_split_record, save_selected, save_split_record
 from tasks.evaluate import evaluate
 from tasks.model_files.files import load_model, save_model
 from tasks.params.data import SplitParams
@@ -33,7 +34,7 @@ from tests.tasks.reporting.small_run import CLASSES, SHAPE, build_small_model, w
 
 ROOT = Path(__file__).parents[2]
 IMAGES = 23  # batches of 8, 8 and 7
-PARAMS = EvaluateParams(batch_size=8)
+PARAMS = EvaluateParams(batch_size=8, test_time_augmentation="auto")
 Damage = Callable[[Path], None]
 
 
@@ -112,7 +113,8 @@ def test_metrics_are_flat_and_complete(workspace: Path) -> None:
     metrics = run_here(workspace)
     wanted = {
         "top1", "top1_low", "top1_high", "top1_augmented", "binary_accuracy", "log_loss", "expected_calibration_error",
-        "balanced_accuracy", "macro_f1", "images", "dataset", "test_sha256", "parameters", "model_bytes",
+        "balanced_accuracy", "macro_f1", "test_time_augmentation", "images", "dataset", "test_sha256", "parameters",
+        "model_bytes",
     }  # fmt: skip
     assert set(metrics) == wanted
     assert not any(isinstance(value, dict | list) for value in metrics.values())
@@ -242,6 +244,59 @@ def test_without_test_time_augmentation_both_top1_are_equal(workspace: Path) -> 
     assert 'data-metric="top1_augmented"' not in (workspace / "evaluation/report.html").read_text()
 
 
+def write_corners(folder: Path, split: str, labels: Sequence[int], left: Sequence[int], right: Sequence[int]) -> None:
+    """Replace a split by black images whose upper corners hold a class each, as a colour; -1 is none.
+
+    The right one is the brighter: where both hold one, a mirrored image is the surer.
+    """
+    images = np.zeros((len(labels), *SHAPE), np.uint8)
+    for corner, classes, light in ((0, left, 100), (SHAPE[1] - 1, right, 255)):
+        images[:, 0, corner] = [light * np.eye(3)[value] if value >= 0 else np.zeros(3) for value in classes]
+    arrays, record = Arrays(images, np.array(labels, np.int32)), load_split_record(folder)
+    digest = save_selected(folder, split, arrays, np.arange(len(labels)))
+    save_split_record(folder, replace(record, content_sha256={**record.content_sha256, split: digest}))
+
+
+def reads_the_left_corner() -> keras.Model:
+    inputs = keras.Input(SHAPE, dtype="uint8")
+    x = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(3, activation="softmax")(x))
+    kernel = np.zeros((np.prod(SHAPE), 3), np.float32)
+    kernel[:3] = 4 * np.eye(3)
+    model.set_weights([kernel, np.zeros(3, np.float32)])
+    return model
+
+
+@pytest.mark.parametrize("mirrored", [True, False])
+def test_views_are_averaged_where_that_helps_on_validation_images_whatever_it_does_to_the_test_images(
+    tmp_path: Path, mirrored: bool
+) -> None:
+    split, labels = tmp_path / "data/split", [number % 3 for number in range(60)]
+    write_split(split, 60)
+    write_model(tmp_path / "model", reads_the_left_corner())
+    none, wrong = [-1] * 60, [(label + 1) % 3 for label in labels]
+    sides = [(label, -1) if number % 2 else (-1, label) for number, label in enumerate(labels)]
+    helpful, harmful = tuple(zip(*sides, strict=True)), (labels, wrong)
+    write_corners(split, "validation", labels, *(helpful if mirrored else harmful))
+    write_corners(split, "test", labels, *(harmful if mirrored else (none, labels)))
+    metrics = run_here(tmp_path)
+    views = read_json(tmp_path / "evaluation/views.json")  # where nobody has chosen, and nowhere else
+    assert metrics["test_time_augmentation"] == views["augmentation"] == ("mirror" if mirrored else "none")
+    assert (metrics["top1"], metrics["top1_augmented"]) == ((1, 0) if mirrored else (1 / 3, 1 / 3))
+    assert views["images"] == 60
+    report = (tmp_path / "evaluation/report.html").read_text()
+    assert views["reason"].replace("_", " ") in report
+    assert ('data-metric="top1_augmented"' in report) == mirrored
+
+
+def test_validation_images_are_not_asked_where_a_person_has_chosen(workspace: Path) -> None:
+    for name in ("images", "labels"):
+        (workspace / f"data/split/validation_{name}.npy").unlink()
+    metrics = run_here(workspace, EvaluateParams(batch_size=8, test_time_augmentation="mirror"))
+    assert metrics["test_time_augmentation"] == "mirror"
+    assert not (workspace / "evaluation/views.json").exists()
+
+
 def flip_a_byte(folder: Path) -> None:
     path = folder / "model/model.keras"
     data = bytearray(path.read_bytes())
@@ -290,8 +345,12 @@ def broken_json(folder: Path) -> None:
     (folder / "model/training.json").write_text("{")
 
 
-def another_test_image(folder: Path) -> None:
-    path = folder / "data/split/test_images.npy"
+def another_validation_image(folder: Path) -> None:
+    another_test_image(folder, "validation")
+
+
+def another_test_image(folder: Path, split: str = "test") -> None:
+    path = folder / f"data/split/{split}_images.npy"
     images = np.load(path)
     images[3, 4, 5] ^= 1
     np.save(path, images)
@@ -319,6 +378,7 @@ BAD_INPUT: dict[str, tuple[Damage, str]] = {
     "no training record": (remove("model/training.json"), r"training\.json does not exist"),
     "training record broken": (broken_json, r"training\.json is not JSON"),
     "test image altered": (another_test_image, r"not the ones that split\.json records"),
+    "validation image altered": (another_validation_image, r"the validation arrays in .* are not the ones that split"),
     "no test images": (no_test_images, r"has no test images"),
     "no split record": (remove("data/split/split.json"), r"split\.json does not exist"),
 }

@@ -101,6 +101,22 @@ def test_costs_stand_where_they_were_given(params: dict[str, Any]) -> None:
     assert "A mistake costs: red 10, a&#124;b &#62; c 2.5; any other 1." in card
 
 
+@pytest.mark.parametrize(
+    ("asked", "measured", "told"),
+    [
+        ("auto", {"test_time_augmentation": "mirror_and_shift"}, "mirror and shift, chosen on validation images"),
+        ("mirror", {"test_time_augmentation": "mirror"}, "mirror"),
+        ("mirror_and_shift", {}, "mirror and shift"),  # metrics from before name none
+    ],
+)
+def test_it_names_the_views_that_were_averaged(
+    params: dict[str, Any], asked: str, measured: dict[str, str], told: str
+) -> None:
+    changed = {**params, "evaluate": {**params["evaluate"], "test_time_augmentation": asked}}
+    card = model_card({**METRICS, **measured}, small_training(), SPLIT, changed)
+    assert f"| top-1 with test-time augmentation ({told}) | 91.00 % |" in card
+
+
 def test_the_temperature_is_told_or_why_there_is_none(params: dict[str, Any]) -> None:
     fitted = {"temperature": 0.36233, "images": 1530, "before": {}, "after": {}}
     card = model_card(METRICS, {**small_training(), "calibration": fitted}, SPLIT, params)

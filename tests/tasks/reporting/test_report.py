@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tasks.evaluation.calibration import calibration
+from tasks.evaluation.choice import Choice
 from tasks.evaluation.costs import compare_costs
 from tasks.evaluation.metrics import confusion_matrix
 from tasks.evaluation.ranking import ranking
@@ -187,6 +188,14 @@ def test_the_temperature_is_told_or_why_there_is_none(evaluated: Evaluated) -> N
     none = {"temperature": 1.0, "images": 3, "reason": "3 validation images are too few, 20 are needed"}
     text = render_report(dataclasses.replace(evaluated, training={**evaluated.training, "calibration": none}))
     assert "It was not calibrated: 3 validation images are too few, 20 are needed." in text
+
+
+def test_it_tells_why_these_views_were_averaged(evaluated: Evaluated) -> None:
+    assert "Test-time augmentation was chosen" not in render_report(evaluated), "a person did"
+    choice = Choice("mirror_and_shift", 2000, {}, "on 2,000 validation images mirror_and_shift is <better>")
+    text = render_report(dataclasses.replace(evaluated, choice=choice))
+    assert "Test-time augmentation was chosen without the test images" in text
+    assert "on 2,000 validation images mirror and shift is &lt;better&gt;." in text
 
 
 def test_one_epoch_can_be_shown(evaluated: Evaluated) -> None:
