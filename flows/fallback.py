@@ -17,9 +17,10 @@ from tasks.stage.files import read_json, write_json
 DIGITS = {
     "download.dataset": "digits",
     "train.recipe": "digits",
-    "evaluate.test_time_augmentation": "none",  # a mirrored 2 is no digit
+    "evaluate.test_time_augmentation": "auto",
     "publish.prefix": "digits",  # a champion of its own: two test sets cannot be compared
 }
+FORMERLY = {"evaluate.test_time_augmentation": "none"}  # what DIGITS said when an older record was written
 RECORD = Path(".local/fallback.json")
 RAW = Path("data/raw")
 DOWNLOADS = Path(".cache/downloads")
@@ -72,7 +73,7 @@ def _former_values(folder: Path) -> dict[str, Any]:
         return {}
     former: dict[str, Any] = read_json(record)
     params = preview({}, folder / "params.yaml")
-    return former if all(_value(params, key) == DIGITS[key] for key in former) else {}
+    return former if all(_value(params, key) in (DIGITS[key], FORMERLY.get(key)) for key in former) else {}
 
 
 def _needs_network(params: DownloadParams, folder: Path) -> bool:

@@ -11,10 +11,10 @@ from typing import Any
 from flows.overrides import Overrides, preview
 from tasks.params.params import PARAMS_FILE
 
-DATASET, PIN = "download.dataset", "download.sha256"
+DATASET, PIN, VIEWS = "download.dataset", "download.sha256", "evaluate.test_time_augmentation"
 GOES_WITH: dict[str, dict[str, Any]] = {
-    "folders": {"train.recipe": "finetune", "split.image_size": 128},
-    "digits": {"train.recipe": "digits", "evaluate.test_time_augmentation": "none"},  # a mirrored 2 is no digit
+    "folders": {"train.recipe": "finetune", "split.image_size": 128, VIEWS: "auto"},
+    "digits": {"train.recipe": "digits", VIEWS: "auto"},
 }
 
 

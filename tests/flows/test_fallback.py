@@ -128,6 +128,18 @@ def test_it_goes_back_when_the_host_answers_again(person: Person, host: str, dea
     assert person.heard == []
 
 
+def test_it_goes_back_from_what_an_older_fallback_set(person: Person, host: str, dead: str) -> None:
+    person.set("evaluate.test_time_augmentation", "mirror")
+    person.set("download.url", dead)
+    person.run()
+    assert "test_time_augmentation: auto " in person.parameters
+    person.set("evaluate.test_time_augmentation", "none")
+    person.set("download.url", host)
+    person.run()
+    assert "dataset: cifar10" in person.parameters
+    assert "test_time_augmentation: mirror " in person.parameters
+
+
 def test_it_goes_back_to_a_mirror_that_is_given(person: Person, dead: str) -> None:
     person.set("download.url", dead)
     person.run()

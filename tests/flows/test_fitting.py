@@ -13,6 +13,8 @@ from tests.fixtures.dvc_project import REPOSITORY
 PHOTOS = {"download.dataset": "folders", "download.url": "file:///photos.zip"}
 COLLECTION = {"download.dataset": "folders", "download.url": "file:///photos/"}
 
+PHOTOGRAPHS = {"train.recipe": "finetune", "split.image_size": 128, "evaluate.test_time_augmentation": "auto"}
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -25,10 +27,14 @@ def folder(tmp_path: Path) -> Path:
     [
         ({}, {}),
         ({"train.seed": 3}, {}),
-        (PHOTOS, {"train.recipe": "finetune", "split.image_size": 128, "download.sha256": None}),
-        (COLLECTION, {"train.recipe": "finetune", "split.image_size": 128}),  # the look finds its pin
-        ({**COLLECTION, "train.recipe": "fast", "split.image_size": 32}, {}),
-        ({**PHOTOS, "download.sha256": "0" * 64}, {"train.recipe": "finetune", "split.image_size": 128}),
+        (PHOTOS, {**PHOTOGRAPHS, "download.sha256": None}),
+        (COLLECTION, PHOTOGRAPHS),  # the look finds its pin
+        (
+            {**COLLECTION, "train.recipe": "fast", "split.image_size": 32},
+            {"evaluate.test_time_augmentation": "auto"},
+        ),
+        ({**COLLECTION, "train.recipe": "fast", "split.image_size": 32, "evaluate.test_time_augmentation": "none"}, {}),
+        ({**PHOTOS, "download.sha256": "0" * 64}, PHOTOGRAPHS),
     ],
 )
 def test_what_goes_with_a_data_set_is_added_and_said(
