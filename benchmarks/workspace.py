@@ -43,7 +43,6 @@ def write_params(
     """Put params.yaml into a folder, with a recipe and a seed, the recipe's parameters and other sections changed."""
     values = YAML(typ="safe").load(PARAMS_FILE.read_text(encoding="utf-8"))
     values["train"].update(recipe=recipe, seed=seed)
-    values["evaluate"].update(test_time_augmentation="mirror_and_shift")
     values["recipes"][recipe].update(changes)
     for name, changed in (sections or {}).items():
         values[name].update(changed)
