@@ -4,6 +4,7 @@ HDF5 can do far more: a dataset may claim a size that is nowhere stored, lie in 
 be decompressed on reading, hold objects. Only names, types and places are read here, never an array.
 """
 
+import contextlib
 import math
 from collections.abc import Iterator
 from typing import Any, BinaryIO
@@ -30,16 +31,24 @@ def stored_shapes(stream: BinaryIO, size: int) -> list[Shape]:
         InputError: It is damaged, or has something else than groups and plain arrays, or arrays whose bytes are not in
             the file; the text goes on after the file's name.
     """
+    with opened(stream) as file:
+        return checked_shapes(file.id, size)
+
+
+@contextlib.contextmanager
+def opened(stream: BinaryIO) -> Iterator[h5py.File]:
+    """Open an HDF5 file to look into it; what h5py raises meanwhile becomes an InputError."""
     try:
         with h5py.File(stream, "r") as file:
-            return _shapes(file.id, size)
+            yield file
     except InputError:
         raise
     except Exception as error:  # h5py raises many types on damaged files
         raise InputError(f"has weights that cannot be read: {type(error).__name__}") from error
 
 
-def _shapes(root: Any, size: int) -> list[Shape]:
+def checked_shapes(root: Any, size: int) -> list[Shape]:
+    """Return what stored_shapes does, of an open file's h5py FileID; raises InputError likewise."""
     shapes = []
     left = size
     for dataset in _datasets(root):

@@ -25,6 +25,7 @@ TARGETS = {  # by name, how much memory each may take in all, in MiB
     "cifar10": 1024,
     "folders": 2048,
     "image": 2048,
+    "keras_file": 512,
     "manifest": 512,
     "model_archive": 512,
     "parameters": 512,
