@@ -15,7 +15,7 @@ Identity = tuple[str | None, str | None, str | None]  # module, class_name, regi
 
 FUNCTION: Identity = ("builtins", "function", "function")
 OWN_ACTIVATION = "retrain>gelu"
-ACTIVATIONS = frozenset({"linear", "relu", "gelu", "silu", "softmax"})
+ACTIVATIONS = frozenset({"linear", "relu", "gelu", "silu", "softmax", "sigmoid", "hard_sigmoid", "hard_silu"})
 DTYPES = frozenset({"float32", "float64", "bfloat16", "mixed_bfloat16", "float16", "mixed_float16", "uint8"})
 
 # Settings through which Keras builds more than the layer; nothing here uses them.
@@ -23,7 +23,7 @@ UNUSED = frozenset(
     {"quantization_config", "activity_regularizer"}
     | {
         f"{part}_{kind}"
-        for part in ("kernel", "bias", "depthwise", "pointwise")
+        for part in ("kernel", "bias", "depthwise", "pointwise", "gamma", "beta")
         for kind in ("regularizer", "constraint")
     }
 )
@@ -74,6 +74,11 @@ def _separable_convolution(config: Config, inputs: Shape) -> list[Shape]:
     return [depthwise, (1, 1, multiplier * inputs[-1], filters), *_bias(config, filters)]
 
 
+def _depthwise_convolution(config: Config, inputs: Shape) -> list[Shape]:
+    multiplier = _count(config, "depth_multiplier")
+    return [(*_pair(config, "kernel_size"), inputs[-1], multiplier), *_bias(config, inputs[-1] * multiplier)]
+
+
 def _normalized_convolution(config: Config, inputs: Shape) -> list[Shape]:
     channels, side = inputs[-1], _count(config, "kernel_size")
     filters = None if config.get("filters") is None else _count(config, "filters")
@@ -87,6 +92,16 @@ def _whitening_convolution(config: Config, inputs: Shape) -> list[Shape]:
 
 def _batch_normalization(config: Config, inputs: Shape) -> list[Shape]:
     return [(inputs[-1],)] * (4 if _flag(config, "scale") else 3)
+
+
+def _layer_normalization(config: Config, inputs: Shape) -> list[Shape]:
+    if config.get("axis") not in (-1, [-1]) or _flag(config, "rms_scaling"):
+        raise UnknownError("a layer norm of more than the last axis")
+    return [(inputs[-1],)] * (_flag(config, "scale") + _flag(config, "center"))
+
+
+def _layer_scale(config: Config, inputs: Shape) -> list[Shape]:
+    return [(inputs[-1],)]
 
 
 def _dense(config: Config, inputs: Shape) -> list[Shape]:
@@ -138,6 +153,16 @@ _SEPARABLE = " ".join(
 )
 _DENSE = "units activation use_bias bias_initializer bias_regularizer bias_constraint quantization_config " + _KERNEL
 
+_DEPTHWISE = (
+    "kernel_size strides padding depth_multiplier data_format dilation_rate activation use_bias bias_initializer "
+    "depthwise_initializer depthwise_regularizer depthwise_constraint bias_regularizer bias_constraint "
+    "activity_regularizer"
+)
+_LAYER_NORMALIZATION = (
+    "axis epsilon center scale rms_scaling beta_initializer gamma_initializer beta_regularizer gamma_regularizer "
+    "beta_constraint gamma_constraint"
+)
+
 MODELS: dict[Identity, Kind] = {
     ("keras.src.models.functional", "Functional", "Functional"): _layer("layers input_layers output_layers"),
     ("keras", "Sequential", None): _layer("layers build_input_shape"),
@@ -148,6 +173,7 @@ LAYERS: dict[Identity, Kind] = {
     ("tasks.models.layers", "BatchNormalization", "retrain>BatchNormalization"): _layer(
         "momentum epsilon scale", _batch_normalization
     ),
+    ("tasks.models.layers", "LayerScale", "retrain>LayerScale"): _layer("initial", _layer_scale),
     ("tasks.models.layers", "WhiteningConvolution", "retrain>WhiteningConvolution"): _layer(
         "filters", _whitening_convolution
     ),
@@ -159,6 +185,8 @@ LAYERS: dict[Identity, Kind] = {
     ("keras.layers", "SeparableConv2D", None): _layer(
         _FILTERED + "depth_multiplier " + _SEPARABLE, _separable_convolution
     ),
+    ("keras.layers", "DepthwiseConv2D", None): _layer(_DEPTHWISE, _depthwise_convolution),
+    ("keras.layers", "LayerNormalization", None): _layer(_LAYER_NORMALIZATION, _layer_normalization),
     ("keras.layers", "Dense", None): _layer(_DENSE, _dense),
     ("keras.layers", "InputLayer", None): _layer("batch_shape sparse ragged optional"),
     ("keras.layers", "Activation", None): _layer("activation"),
@@ -167,6 +195,7 @@ LAYERS: dict[Identity, Kind] = {
     ("keras.layers", "Softmax", None): _layer("axis"),
     ("keras.layers", "Rescaling", None): _layer("scale offset"),
     ("keras.layers", "Add", None): _layer(""),
+    ("keras.layers", "Multiply", None): _layer(""),
     ("keras.layers", "Flatten", None): _layer("data_format"),
     ("keras.layers", "ZeroPadding2D", None): _layer("padding data_format"),
     ("keras.layers", "MaxPooling2D", None): _layer("pool_size strides padding data_format"),

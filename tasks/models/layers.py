@@ -53,6 +53,7 @@ class BatchNormalization(keras.layers.Layer):
         momentum: Share of the running statistics kept at each step.
         epsilon: Added to the variance; at least 1.001e-5.
         scale: Whether there is a trained gamma; beta always is.
+        trainable: Where it is not, in training too it normalizes by the running statistics, which stay as they are.
     """
 
     def __init__(self, momentum: float = 0.99, epsilon: float = 1e-3, scale: bool = True, **kwargs: Any) -> None:
@@ -71,7 +72,7 @@ class BatchNormalization(keras.layers.Layer):
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         beta = tf.convert_to_tensor(self.beta.value)
         gamma = tf.ones_like(beta) if self.gamma is None else tf.convert_to_tensor(self.gamma.value)
-        if not training:
+        if not (training and self.trainable):  # one that is not trained keeps its statistics too, as in Keras
             return self._normalize(inputs, self.moving_mean.value, self.moving_variance.value, gamma, beta)
         replica = tf.distribute.get_replica_context()
         if (replica is not None and replica.num_replicas_in_sync > 1) or inputs.dtype == tf.float64:
@@ -153,6 +154,29 @@ class WhiteningConvolution(keras.layers.Layer):
 def whitening_biases(model: keras.Model) -> list[str]:
     """Return the paths of the biases of a model's whitening convolutions."""
     return [layer.bias.path for layer in model.layers if isinstance(layer, WhiteningConvolution)]
+
+
+@keras.saving.register_keras_serializable(package="retrain")
+class LayerScale(keras.layers.Layer):
+    """A trained factor for each channel, which begins small (arXiv 2103.17239, equation 8).
+
+    Args:
+        initial: With what it begins.
+    """
+
+    def __init__(self, initial: float = 1e-6, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.initial = initial
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        initializer = keras.initializers.Constant(self.initial)
+        self.gamma = self.add_weight(name="gamma", shape=(input_shape[-1],), initializer=initializer)
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        return inputs * tf.convert_to_tensor(self.gamma)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "initial": self.initial}
 
 
 @keras.saving.register_keras_serializable(package="retrain")

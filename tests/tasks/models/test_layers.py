@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tasks.models.layers import BatchNormalization, PartialIdentity, PixelScaling, WhiteningConvolution
+from tasks.models.layers import BatchNormalization, LayerScale, PartialIdentity, PixelScaling, WhiteningConvolution
 from tasks.models.whitening import pixel_statistics, whitening_kernel
 
 VALUES = np.random.default_rng(0).normal(3, 2, (8, 5, 6, 4)).astype(np.float32)
@@ -28,6 +28,24 @@ def test_batch_norm_at_inference_uses_the_running_statistics() -> None:
     output = np.asarray(layer(VALUES, training=False))
     np.testing.assert_allclose(output.mean(axis=(0, 1, 2)), 0, atol=1e-5)
     np.testing.assert_allclose(output.std(axis=(0, 1, 2)), 1, rtol=1e-3)
+
+
+def test_batch_norm_that_is_not_trained_keeps_its_statistics() -> None:
+    layer = BatchNormalization(0.5, 1e-3, trainable=False)
+    layer(VALUES)
+    layer.set_weights([np.full(4, 2.0), np.ones(4), np.full(4, 3.0), np.full(4, 4.0)])
+    output, weights = trained_once(layer, VALUES)
+    np.testing.assert_allclose(output, 2 * (VALUES - 3) / np.sqrt(4.001) + 1, rtol=1e-4, atol=1e-5)
+    assert [float(weight[0]) for weight in weights] == [2, 1, 3, 4]
+    layer.trainable = True
+    assert float(trained_once(layer, VALUES)[1][3][0]) != 4
+
+
+def test_a_layer_scale_multiplies_each_channel() -> None:
+    layer = LayerScale(0.5)
+    np.testing.assert_allclose(layer(VALUES), 0.5 * VALUES)
+    layer.gamma.assign([1.0, 2.0, 0.0, -1.0])
+    np.testing.assert_allclose(layer(VALUES), VALUES * [1, 2, 0, -1])
 
 
 @pytest.mark.parametrize("shares", [(4, 4), (5, 3), (8, 0)])
