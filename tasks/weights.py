@@ -5,13 +5,15 @@ pretrained network has its file there, and a run that begins from a release that
 nothing gets a folder that says so.
 """
 
+import hashlib
+import re
 import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.models.pretrained import FILE_NAME, PRETRAINED, RECORD_NAME, Pretrained
+from tasks.models.pretrained import RECORD_NAME, Packaged, Pretrained, Stored, pretrained_of
 from tasks.models.start import START, START_HASHES, START_MODEL, Start
 from tasks.params.params import Params, load_params
 from tasks.params.recipe import ModelParams
@@ -28,6 +30,11 @@ UNPINNED = (
     "train.start is champion, and weights.release pins none: training begins from scratch; "
     "python -m tasks.registry start says what a run of the flow would pin"
 )
+INSTEAD_OF_KERAS = (
+    "weights.url takes the address of a mirror, and the recipe's model.base=efficientnet_lite0 has its weights from "
+    "the package index"
+)
+VERIFIED = re.compile(r"[0-9a-f]{64}")  # how the cache names a file
 
 
 @dataclass(frozen=True)
@@ -56,16 +63,16 @@ def weights(
         InputError: They cannot be fetched, or are not those that are pinned; or the release does not say what it
             trained on.
     """
-    known = PRETRAINED.get(model.base)
+    known = pretrained_of(model.base, model.weights)
     with replaced_folder(output) as temporary:
         if known is None:
             facts: dict[str, Any] = {"base": model.base, "sha256": None}
-            said = f"{model.base} begins from nothing, or from what Keras provides: there is nothing to fetch"
+            said = f"{model.base} begins from weights = {model.weights}: there is nothing to fetch"
         else:
             path, facts = _fetched(params, known, cache)
-            shutil.copyfile(path, temporary / FILE_NAME)
+            shutil.copyfile(path, temporary / known.file_name)
             said = ", ".join(f"{key} {value}" for key, value in facts.items() if value)
-            said = f"{output / FILE_NAME}: {said}"
+            said = f"{output / known.file_name}: {said}"
             facts = {"base": model.base, **facts}
         if start is not None:
             facts[START] = _fetched_release(start, temporary).record()
@@ -76,18 +83,60 @@ def weights(
 
 def _fetched(params: WeightsParams, known: Pretrained, cache: Path) -> tuple[Path, dict[str, Any]]:
     """Return the file of the weights, named by its sha256, and what is known of it."""
+    path = _packaged(params, known, cache) if isinstance(known, Packaged) else _stored(params, known, cache)
+    facts = {"sha256": path.name, "source": None, "licence": None, "trained_on": None}
+    if _is_known(path, known):
+        facts.update(source=known.source, licence=known.licence, trained_on=known.trained_on)
+    return path, facts
+
+
+def _packaged(params: WeightsParams, known: Packaged, cache: Path) -> Path:
     sha256 = params.sha256 or known.sha256
     if params.url:
-        path = fetch(params.url, sha256, cache, RetryPolicy(), _connect_s3, section="weights")
-    else:
-        try:
-            path = fetch_member(known.package, known.version, known.member, sha256, cache)
-        except InputError as error:
-            raise type(error)(f"{error}; {INSTEAD}") from error
-    if sha256 != known.sha256:
-        return path, {"sha256": sha256, "source": None, "licence": None, "trained_on": None}
-    source = f"{known.package} {known.version}"
-    return path, {"sha256": sha256, "source": source, "licence": known.licence, "trained_on": known.trained_on}
+        return _from_addresses(params.url, sha256, cache)
+    try:
+        return fetch_member(known.package, known.version, known.member, sha256, cache)
+    except InputError as error:
+        raise type(error)(f"{error}; {INSTEAD}") from error
+
+
+def _stored(params: WeightsParams, known: Stored, cache: Path) -> Path:
+    """Return a file that Keras names, or a person's own instead of it."""
+    sha256 = params.sha256 or (known.digest if known.algorithm == "sha256" else None)
+    if sha256 is None and (path := _in_cache(known, cache)):
+        return path
+    try:
+        path = _from_addresses(params.url or (known.address,), sha256, cache)
+    except InputError as error:
+        raise type(error)(f"{error}; {INSTEAD_OF_KERAS}") from error
+    if params.sha256 is None and not _is_known(path, known):
+        found = _digest(path, known.algorithm)
+        raise InputError(
+            f"the pretrained weights have the {known.algorithm} {found} instead of {known.digest}, by which Keras "
+            f"knows them; weights.sha256={path.name} takes them as a file of your own"
+        )
+    return path
+
+
+def _in_cache(known: Stored, cache: Path) -> Path | None:
+    """Return a file that was fetched before, of which only Keras's hash was known."""
+    kept = [path for path in sorted(cache.glob("*")) if VERIFIED.fullmatch(path.name)]
+    return next((path for path in kept if _is_known(path, known) and _digest(path, "sha256") == path.name), None)
+
+
+def _is_known(path: Path, known: Pretrained) -> bool:
+    if isinstance(known, Packaged):
+        return path.name == known.sha256
+    return _digest(path, known.algorithm) == known.digest
+
+
+def _digest(path: Path, algorithm: str) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
+
+
+def _from_addresses(addresses: tuple[str, ...], sha256: str | None, cache: Path) -> Path:
+    return fetch(addresses, sha256, cache, RetryPolicy(), _connect_s3, section="weights")
 
 
 def _fetched_release(start: ReleasePlace, folder: Path) -> Start:

@@ -7,17 +7,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.models.backbones import BACKBONES
+from tasks.models.efficientnet_lite import SIZES
 from tasks.models.heads import HEADS
+from tasks.models.keras_weights import load_keras_weights
 from tasks.models.layers import PixelScaling, WhiteningConvolution
-from tasks.models.pretrained import FILE_NAME, PRETRAINED
+from tasks.models.pretrained import Packaged, pretrained_of
 from tasks.models.torch_weights import load_torch_weights
 from tasks.models.whitening import PixelStatistics, whitening_kernel
 from tasks.params.recipe import ModelParams
 
-# Caffe's means of ImageNet in BGR order, as keras.applications scales for VGG16 and ResNet50.
-IMAGENET_MEAN_BGR = [103.939, 116.779, 123.68]
-# As EfficientNet-Lite was trained.
-SYMMETRIC_MEAN, SYMMETRIC_DEVIATION = [127.0] * 3, [128.0] * 3
+# How pixels are scaled for weights of ImageNet: means and deviations, in 0 to 255, and whether red comes last.
+Scaling = tuple[list[float], list[float], bool]
+CAFFE: Scaling = ([103.939, 116.779, 123.68], [1.0] * 3, True)
+TORCH: Scaling = ([123.675, 116.28, 103.53], [58.395, 57.12, 57.375], False)  # 255 · (0.485, …) and 255 · (0.229, …)
+SCALINGS: dict[str, Scaling] = {
+    "vgg16": CAFFE,
+    "resnet50": CAFFE,
+    "efficientnet_v2_b0": TORCH,
+    "convnext_tiny": TORCH,
+    "mobilenet_v3_large": ([127.5] * 3, [127.5] * 3, False),
+    **dict.fromkeys(SIZES, ([127.0] * 3, [128.0] * 3, False)),
+}
 
 
 def build_model(
@@ -73,13 +83,23 @@ def whiten(
 
 
 def load_pretrained(model: keras.Model, params: ModelParams, folder: Path) -> None:
-    """Give a model the weights that the stage `weights` has put into `folder`, where its base begins from such.
+    """Give a model the weights that it begins with, where its base begins from such.
+
+    Args:
+        model: As build_model gives it.
+        params: Its parameters.
+        folder: What the stage `weights` has made.
 
     Raises:
         InputError: They are missing, damaged, or not of this network.
     """
-    if params.base in PRETRAINED:
-        load_torch_weights(model, folder / FILE_NAME)
+    known = pretrained_of(params.base, params.weights)
+    if isinstance(known, Packaged):
+        load_torch_weights(model, folder / known.file_name)
+    elif known is not None:
+        load_keras_weights(model, params.base, folder / known.file_name)
+    elif params.weights != "none":
+        load_keras_weights(model, params.base, Path(params.weights))
 
 
 def _probabilities(logits: keras.KerasTensor, temperature: float, dtype: str) -> keras.KerasTensor:
@@ -91,8 +111,7 @@ def _scaling(params: ModelParams, statistics: PixelStatistics) -> PixelScaling:
     channels = len(statistics.mean)
     if params.scaling == "standard":
         return PixelScaling(list(statistics.mean), list(statistics.std), name="scaling")
-    if params.scaling == "imagenet" and params.base in PRETRAINED:
-        return PixelScaling(SYMMETRIC_MEAN, SYMMETRIC_DEVIATION, name="scaling")
     if params.scaling == "imagenet":
-        return PixelScaling(IMAGENET_MEAN_BGR, [1.0] * 3, reverse_channels=True, name="scaling")
+        mean, deviation, reverse = SCALINGS.get(params.base, CAFFE)
+        return PixelScaling(mean, deviation, reverse, name="scaling")
     return PixelScaling([0.0] * channels, [255.0] * channels, name="scaling")

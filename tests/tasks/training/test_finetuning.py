@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tasks.models import efficientnet_lite
+from tasks.models import convnext, efficientnet_lite, efficientnet_v2, mobilenet_v3
 from tasks.models.heads import backbone_weights
 from tasks.stage.errors import ResumableError
 from tasks.training.checkpoint import CheckpointFolder
+from tasks.training.optimizer import falling_rates
 from tasks.training.saver import Saver
 from tests.tasks.training.test_trainer import StopAfter, largest_relative_gap, one_step_a_launch, trained, trainer
 
@@ -38,6 +39,9 @@ def _one_block_a_stage(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the network keep its kinds of layers and lose those that come again: tracing is what takes the time."""
     shallow = tuple(replace(stage, repeats=1) for stage in efficientnet_lite.STAGES)
     monkeypatch.setattr(efficientnet_lite, "STAGES", shallow)
+    monkeypatch.setattr(efficientnet_v2, "STAGES", tuple(replace(it, repeats=1) for it in efficientnet_v2.STAGES))
+    monkeypatch.setattr(mobilenet_v3, "STAGES", tuple(blocks[:1] for blocks in mobilenet_v3.STAGES))
+    monkeypatch.setattr(convnext, "DEPTHS", (1, 1, 1, 1))
 
 
 def test_two_replicas_walk_as_one() -> None:
@@ -79,3 +83,35 @@ def test_the_backbone_rests_while_the_head_begins_and_frozen_stages_for_good() -
     changed = {path for weight in engine.model.weights if (weight.numpy() != before[path := weight.path]).any()}
     assert changed == {weight.path for weight in engine.model.trainable_weights}
     assert not any(path.startswith(("stem", "stage1", "stage5")) for path in changed)
+
+
+BASES = ["mobilenet_v3_large", "convnext_tiny"] + [
+    pytest.param(base, marks=pytest.mark.long) for base in ("efficientnet_v2_b0", "resnet50", "vgg16")
+]
+
+
+def one_step_of(base: str) -> dict[str, Any]:
+    model = {**FINETUNE["model"], "base": base, "frozen_stages": 1}
+    return {**FINETUNE, "epochs": 1, "batch_size": 60, "head_epochs": 0, "model": model, "schedule": {}}
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_a_step_moves_what_is_trained_of_a_network_of_keras_and_nothing_else(base: str) -> None:
+    engine = trainer(**one_step_of(base))
+    rates = falling_rates(engine.model, 0.1)
+    assert set(rates) == {weight.path for weight in engine.model.trainable_weights}
+    assert min(rates.values()) == pytest.approx(0.1)
+    assert rates["unscaled_logits/kernel"] == 1
+    before = {weight.path: weight.numpy() for weight in engine.model.weights}
+    engine.fit()
+    changed = {path for weight in engine.model.weights if (weight.numpy() != before[path := weight.path]).any()}
+    assert changed == {weight.path for weight in engine.model.trainable_weights}
+    assert len(changed) < len(engine.model.weights)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("base", BASES)
+def test_two_replicas_take_the_same_step_in_a_network_of_keras(base: str) -> None:
+    alone, _ = trained(**one_step_of(base))
+    together, _ = trained("cpu:2", **one_step_of(base))
+    assert largest_relative_gap(together, alone) < 1e-6

@@ -38,11 +38,11 @@ def test_a_recipe_that_asks_for_no_steps_stays_as_it_is(capsys: pytest.CaptureFi
     assert capsys.readouterr().out == ""
 
 
-def makings(weights: Path) -> Makings:
-    model = {"base": "efficientnet_lite0", "head": "linear", "weights": "imagenet", "scaling": "imagenet"}
+def makings(folder: Path, **changes: str) -> Makings:
+    model = {"base": "efficientnet_lite0", "head": "linear", "weights": "imagenet", "scaling": "imagenet", **changes}
     recipe = Recipe.model_validate({**RECIPE, "model": model})
     record = SplitRecord("folders", ("a", "b"), (32, 32, 3), "stable", 0, {}, {}, {"train": "0" * 64}, {})
-    return makings_of(TrainParams(recipe="finetune"), recipe, record, weights)
+    return makings_of(TrainParams(recipe="finetune"), recipe, record, folder)
 
 
 def test_a_run_is_of_its_pretrained_weights(tmp_path: Path) -> None:
@@ -64,3 +64,25 @@ def test_pretrained_weights_that_were_changed_are_refused_before_they_are_read(t
     write_json(tmp_path / RECORD_NAME, {"base": "efficientnet_lite0", "sha256": "0" * 64})
     with pytest.raises(InputError, match=r"weights\.pth is not the file that weights\.json beside it names"):
         makings(tmp_path)
+
+
+def test_a_network_of_keras_begins_from_what_the_stage_has_made_and_from_nowhere_else(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"does not exist; run the stage weights first"):
+        makings(tmp_path, base="vgg16")
+    write_json(tmp_path / RECORD_NAME, {"base": "vgg16", "sha256": None})
+    with pytest.raises(InputError, match=r"keras\.weights\.h5 does not exist; run the stage weights first"):
+        makings(tmp_path, base="vgg16")
+    assert makings(tmp_path, base="vgg16", weights="none").facts["weights"] is None
+
+
+def test_a_run_is_of_the_file_that_its_recipe_names(tmp_path: Path) -> None:
+    own = tmp_path / "own.weights.h5"
+    with pytest.raises(InputError, match=r"own\.weights\.h5': not none, imagenet or an existing \.weights\.h5 file"):
+        makings(tmp_path, base="vgg16", weights=str(own))
+    fingerprints = set()
+    for body in (b"one", b"another"):
+        own.write_bytes(body)
+        run = makings(tmp_path, base="vgg16", weights=str(own))
+        assert run.facts["weights"]["sha256"] == hashlib.sha256(body).hexdigest()
+        fingerprints.add(run.fingerprint)
+    assert len(fingerprints) == 2
