@@ -13,8 +13,9 @@ import numpy as np
 from benchmarks.sides.arrays import random_samples
 from benchmarks.sides.serve import serve
 from tasks.params.recipe import Recipe
-from tasks.training.augment import Draws, gather_augmented
+from tasks.training.augment import augmented
 from tasks.training.distribute import build_strategy
+from tasks.training.draws import Draws
 from tasks.training.feed import Samples, build_feed, draw_epoch
 
 
@@ -36,7 +37,7 @@ def make(case: dict[str, Any]) -> Callable[[], None]:
         (pixels, _), (order, _, draws) = values
 
         def one(step: tf.Tensor, seen: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            batch = gather_augmented(pixels, order[step], Draws(*draws), recipe.augment.cutout, (0, 0, 0))
+            batch = augmented(pixels, order[step], Draws(*draws), recipe.augment, (0, 0, 0))
             return step + 1, seen + tf.cast(batch[-1, -1, -1, -1], tf.int32)
 
         return tf.while_loop(lambda step, _: step < steps, one, (tf.constant(0), tf.constant(0)))[1]

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from tasks.params.section import Fraction, NonNegative, Positive, Section, Share
 
@@ -188,14 +188,48 @@ class Shrinking(Section):
     share: Share
 
 
+def _ascending(area: tuple[float, float]) -> tuple[float, float]:
+    if area[0] > area[1]:
+        raise ValueError(f"of [{area[0]:g}, {area[1]:g}] the smaller share stands first")
+    return area
+
+
+AreaShare = Annotated[float, Field(gt=0, le=1)]
+AreaRange = Annotated[tuple[AreaShare, AreaShare], AfterValidator(_ascending)]
+
+
+class Erasing(Section):
+    """A rectangle set to the mean (random erasing, arXiv 1708.04896, which shows noise there).
+
+    Attributes:
+        probability: That an image has one.
+        area: Smallest and largest share of the image that it hides, drawn uniformly; its aspect ratio is drawn from
+            0.3 to 1 / 0.3, uniformly in the logarithm.
+    """
+
+    probability: Share = 0.5
+    area: AreaRange = (0.02, 0.4)
+
+
 class AugmentParams(Section):
-    """What happens to a training image before it is seen.
+    """What happens to a training image before it is seen, in this order: geometry, colour, what is hidden, size.
+
+    `resized_crop`, `rotate` and `quarter_turns` interpolate, once for all of the geometry; without them pixels only
+    change places.
 
     Attributes:
         crop: Pixels of reflect padding; a window of the image's size is cut at a random offset.
         flip: `none`, `random`, `both` (random, and upside down at random too), or `alternating`: random in the first
             epoch, then the other way round every epoch.
+        resized_crop: Smallest and largest share of the area that is seen, drawn uniformly; a window of an aspect ratio
+            of 3/4 to 4/3 becomes the whole image (Inception, arXiv 1409.4842, section 6); null for none.
+        rotate: Degrees, up to which an image is turned either way.
+        quarter_turns: Whether it is turned by a random multiple of 90 degrees: of what has no up.
+        brightness, contrast, saturation: By how much a factor of 1 may change; the factor multiplies pixels, their
+            difference from the image's mean grey, and theirs from their own grey, as in torchvision's ColorJitter, but
+            always in this order.
         cutout: Side in pixels of a square set to the mean; 0 switches it off.
+        erase: A rectangle that is set to the mean in some images; null for none.
         shrink: Progressive resizing, as fast.ai's DAWNBench entries had it; null for none.
     """
 
@@ -203,6 +237,23 @@ class AugmentParams(Section):
     flip: Literal["none", "random", "both", "alternating"] = "none"
     cutout: Annotated[int, Field(ge=0, le=256)] = 0
     shrink: Shrinking | None = None
+    resized_crop: AreaRange | None = None
+    rotate: Annotated[float, Field(ge=0, le=180)] = 0.0
+    quarter_turns: bool = False
+    brightness: Share = 0.0
+    contrast: Share = 0.0
+    saturation: Share = 0.0
+    erase: Erasing | None = None
+
+    @property
+    def interpolates(self) -> bool:
+        """Whether pixels come to lie between others."""
+        return self.resized_crop is not None or self.rotate > 0 or self.quarter_turns
+
+    @property
+    def recolours(self) -> bool:
+        """Whether colours change."""
+        return max(self.brightness, self.contrast, self.saturation) > 0
 
 
 class LookaheadParams(Section):

@@ -8,7 +8,8 @@ To read it, in this order:
 - run: what decides a run, and what it reads
 - trainer: the loop over epochs and launches; what is saved, reported and stopped when
 - step, phase, balance: what a launch runs on the devices; one step's loss, gradient and sums
-- feed, augment, rows: an epoch's order and draws from (seed, epoch, sample); images resident or streamed
+- draws, augment: an epoch's order and draws from (seed, epoch, sample), and what a step does to images by them
+- feed, rows: images resident or streamed
 - optimizer, adam, nesterov, muon, schedule, lookahead: how weights move; averaging: which ones are published
 - checkpoint, state, saver: what a run's state is, and how it outlives the process
 - cluster, distribute, local_hosts: which devices and hosts take part, and what they tell one another

@@ -1,85 +1,43 @@
-"""Order and augmentation of an epoch, as functions of (seed, epoch, sample index) and of nothing else.
+"""What a step does to the images of its batch, as tasks.training.draws has drawn it; uint8 in, uint8 out."""
 
-The draws are made on the host once an epoch, a few bytes a sample; the step itself only gathers pixels.
-"""
-
-from dataclasses import dataclass
-
-import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
 
 from tasks.params.recipe import AugmentParams
-
-# Part of the seed: a new purpose goes to the end, or every run's draws change.
-ORDER, ROWS, COLUMNS, FLIP, CUTOUT_ROWS, CUTOUT_COLUMNS, UPSIDE_DOWN = range(7)
+from tasks.training.draws import Draws
 
 
-@dataclass(frozen=True)
-class Draws:
-    """What happens to each of N samples in one epoch.
-
-    Attributes:
-        rows, columns: (N,) int32, offset of the crop, from -crop to +crop.
-        flip: (N,) int32, 1 where the image is mirrored.
-        upside_down: (N,) int32, 1 where its top and bottom change places.
-        cutout_rows, cutout_columns: (N,) int32, first row and column of the square that is set to the mean.
-    """
-
-    rows: NDArray[np.int32]
-    columns: NDArray[np.int32]
-    flip: NDArray[np.int32]
-    upside_down: NDArray[np.int32]
-    cutout_rows: NDArray[np.int32]
-    cutout_columns: NDArray[np.int32]
-
-
-def draw_order(count: int, seed: int, epoch: int) -> NDArray[np.int32]:
-    """Return a permutation of `count` sample indices, (count,) int32."""
-    return _generator(seed, epoch, ORDER).permutation(count).astype(np.int32)
-
-
-def draw_augmentation(
-    params: AugmentParams, count: int, image_shape: tuple[int, int, int], seed: int, epoch: int
-) -> Draws:
-    """Draw what happens to each of `count` samples in an epoch."""
-
-    def draw(purpose: int, low: int, high: int, of_epoch: int = epoch) -> NDArray[np.int32]:
-        return _generator(seed, of_epoch, purpose).integers(low, high + 1, count, dtype=np.int32)
-
-    flip = upside_down = np.zeros(count, np.int32)
-    if params.flip in ("random", "both"):
-        flip = draw(FLIP, 0, 1)
-        upside_down = draw(UPSIDE_DOWN, 0, 1) if params.flip == "both" else upside_down
-    elif params.flip == "alternating":
-        # A fixed random half in the first epoch, all turned over every epoch (airbench, section 3.6).
-        flip = draw(FLIP, 0, 1, of_epoch=0) ^ (epoch % 2)
-    height, width, _ = image_shape
-    return Draws(
-        draw(ROWS, -params.crop, params.crop),
-        draw(COLUMNS, -params.crop, params.crop),
-        flip,
-        upside_down,
-        draw(CUTOUT_ROWS, 0, max(height - params.cutout, 0)),
-        draw(CUTOUT_COLUMNS, 0, max(width - params.cutout, 0)),
-    )
-
-
-def gather_augmented(
-    images: tf.Tensor, indices: tf.Tensor, draws: Draws, cutout: int, mean_pixel: tuple[int, ...]
+def augmented(
+    images: tf.Tensor, indices: tf.Tensor, draws: Draws, params: AugmentParams, mean_pixel: tuple[int, ...]
 ) -> tf.Tensor:
-    """Return the augmented images of a batch: crop with reflection, mirror and cutout in one gather of whole pixels.
+    """Return the images of a batch: moved, recoloured, and with what is hidden set to the mean; an image by itself.
 
     Args:
-        images: (N, H, W, C) uint8, all samples.
+        images: (N, H, W, 3) uint8, all samples.
         indices: (B,) int32, the samples of the batch.
-        draws: As draw_augmentation made it, its arrays as tensors.
-        cutout: Side in pixels of the square that becomes `mean_pixel`; 0 for none.
-        mean_pixel: C values of 0 to 255.
+        draws: As draw_augmentation made it from `params`, its arrays as tensors.
+        params: What is asked for.
+        mean_pixel: 3 values of 0 to 255.
 
     Returns:
-        (B, H, W, C) uint8.
+        (B, H, W, 3) uint8.
     """
+    move = _resampled if params.interpolates else _rearranged
+    batch = move(images, indices, draws)
+    if params.recolours:
+        batch = _recoloured(batch, tf.gather(draws.colours, indices), params)
+    hidden = []
+    if params.cutout:
+        first = tf.stack([tf.gather(draws.cutout_columns, indices), tf.gather(draws.cutout_rows, indices)], axis=1)
+        hidden.append((first, first + params.cutout))
+    if params.erase is not None:
+        hidden.append(tf.split(tf.gather(draws.erased, indices), 2, axis=1))
+    for first, stop in hidden:
+        batch = _set_to(batch, first, stop, mean_pixel)
+    return batch
+
+
+def _rearranged(images: tf.Tensor, indices: tf.Tensor, draws: Draws) -> tf.Tensor:
+    """Crop with reflection and mirror, in one gather of whole pixels."""
     count, height, width, channels = images.shape
     turned = tf.gather(draws.upside_down, indices)[:, None]
     down = tf.where(turned == 1, tf.range(height - 1, -1, -1), tf.range(height))
@@ -90,13 +48,7 @@ def gather_augmented(
     wide = tf.int64 if count * height * width > tf.int32.max else tf.int32
     row_starts = (tf.cast(indices, wide)[:, None] * height + tf.cast(rows, wide)) * width
     positions = row_starts[:, :, None] + tf.cast(columns, wide)[:, None, :]
-    batch = tf.gather(tf.reshape(images, (-1, channels)), positions)
-    if not cutout:
-        return batch
-    inside_rows = _within(tf.range(height), tf.gather(draws.cutout_rows, indices), cutout)
-    inside_columns = _within(tf.range(width), tf.gather(draws.cutout_columns, indices), cutout)
-    hidden = inside_rows[:, :, None, None] & inside_columns[:, None, :, None]
-    return tf.where(hidden, tf.constant(mean_pixel, tf.uint8), batch)
+    return tf.gather(tf.reshape(images, (-1, channels)), positions)
 
 
 def _reflected(positions: tf.Tensor, size: int) -> tf.Tensor:
@@ -105,9 +57,55 @@ def _reflected(positions: tf.Tensor, size: int) -> tf.Tensor:
     return tf.minimum(positions, 2 * (size - 1) - positions)
 
 
-def _within(positions: tf.Tensor, starts: tf.Tensor, size: int) -> tf.Tensor:
-    return (positions >= starts[:, None]) & (positions < starts[:, None] + size)
+def _resampled(images: tf.Tensor, indices: tf.Tensor, draws: Draws) -> tf.Tensor:
+    """Take every pixel from where the affine map says, bilinearly; past the edge the image is reflected, edge first."""
+    found = tf.raw_ops.ImageProjectiveTransformV3(
+        # In float32: of uint8 the operation would cut off what is after the point.
+        images=tf.cast(tf.gather(images, indices), tf.float32),
+        transforms=tf.pad(tf.gather(draws.affine, indices), ((0, 0), (0, 2))),
+        output_shape=images.shape[1:3],
+        fill_value=0.0,
+        interpolation="BILINEAR",
+        fill_mode="REFLECT",
+    )
+    return _as_pixels(found)
 
 
-def _generator(seed: int, epoch: int, purpose: int) -> np.random.Generator:
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, epoch, purpose))))
+def _recoloured(batch: tf.Tensor, factors: tf.Tensor, params: AugmentParams) -> tf.Tensor:
+    """Change brightness, contrast and saturation by factors (B, 3); each gives uint8 again, as torchvision's do."""
+    brightness, contrast, saturation = tf.unstack(factors[:, :, None, None, None], axis=1)
+    if params.brightness:
+        batch = _as_pixels(tf.cast(batch, tf.float32) * brightness)
+    if params.contrast:
+        # A sum of whole numbers in float64 is exact in any order, and so the same in any part of a batch.
+        total = tf.reduce_sum(tf.cast(batch, tf.float64), axis=(1, 2), keepdims=True)
+        mean = _grey(total / (batch.shape[1] * batch.shape[2]))
+        batch = _away_from(tf.cast(mean, tf.float32), batch, contrast)
+    if params.saturation:
+        batch = _away_from(_grey(tf.cast(batch, tf.float32)), batch, saturation)
+    return batch
+
+
+def _away_from(grey: tf.Tensor, batch: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
+    return _as_pixels(grey * (1 - factor) + tf.cast(batch, tf.float32) * factor)
+
+
+def _grey(pixels: tf.Tensor) -> tf.Tensor:
+    """Return the luma (…, 1) of red, green and blue (…, 3), as in ITU-R BT.601."""
+    red, green, blue = tf.split(pixels, 3, axis=-1)
+    return 0.299 * red + 0.587 * green + 0.114 * blue
+
+
+def _as_pixels(values: tf.Tensor) -> tf.Tensor:
+    return tf.cast(tf.clip_by_value(tf.round(values), 0, 255), tf.uint8)
+
+
+def _set_to(batch: tf.Tensor, first: tf.Tensor, stop: tf.Tensor, pixel: tuple[int, ...]) -> tf.Tensor:
+    """Set a rectangle of each image to a colour; `first` and `stop` are (B, 2), columns before rows."""
+    _, height, width, _ = batch.shape
+    columns, rows = (
+        (tf.range(size) >= first[:, axis, None]) & (tf.range(size) < stop[:, axis, None])
+        for axis, size in enumerate((width, height))
+    )
+    hidden = rows[:, :, None, None] & columns[:, None, :, None]
+    return tf.where(hidden, tf.constant(pixel, tf.uint8), batch)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,7 +10,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from tasks.params.recipe import Recipe
-from tasks.training.augment import Draws, draw_augmentation, draw_order
+from tasks.training.draws import Draws, draw_augmentation, draw_order
 from tasks.training.rows import read_rows
 
 DEFAULT_MEMORY = 4 << 30  # bytes of images held in memory
@@ -109,7 +109,7 @@ class ResidentFeed:
     def windows(self, plan: Epoch, first: int, stop: int) -> Iterator[Window]:
         """Yield the one window: the whole epoch."""
         replicas = self._strategy.num_replicas_in_sync
-        sizes, draws = _global_sizes(plan.order), _as_tuple(plan.draws)
+        sizes, draws = _global_sizes(plan.order), plan.draws.arrays() if plan.draws else ()
 
         def part(replica: int) -> Any:
             return share_of(plan.order, replica, replicas), sizes, draws
@@ -158,7 +158,7 @@ class StreamedFeed:
             indices = np.maximum(chosen, 0).ravel()  # past a short batch's end image 0 is read, and masked in the step
             order = np.where(chosen < 0, -1, np.arange(chosen.size, dtype=np.int32).reshape(chosen.shape))
             data = (read_rows(self._samples.images, indices), self._samples.labels[indices].astype(np.int32))
-            draws = tuple(draw[indices] for draw in _as_tuple(plan.draws))
+            draws = tuple(draw[indices] for draw in plan.draws.arrays()) if plan.draws else ()
             return data, (order.astype(np.int32), sizes, draws)
 
         return on_each_replica(self._strategy, values)
@@ -177,11 +177,6 @@ def on_each_replica(strategy: tf.distribute.Strategy, make: Callable[[int], Any]
             return tf.nest.map_structure(tf.constant, make(replica))
 
     return strategy.experimental_distribute_values_from_function(value)
-
-
-def _as_tuple(draws: Draws | None) -> tuple[NDArray[np.int32], ...]:
-    """Return the arrays of the draws in the order of their fields, for tf.nest."""
-    return tuple(getattr(draws, entry.name) for entry in fields(draws)) if draws else ()
 
 
 def _global_sizes(order: NDArray[np.int32]) -> NDArray[np.int32]:

@@ -13,8 +13,9 @@ from tasks.models.build import logits_of
 from tasks.models.heads import backbone_weights
 from tasks.models.layers import whitening_biases
 from tasks.params.recipe import Recipe
-from tasks.training.augment import Draws, gather_augmented
+from tasks.training.augment import augmented
 from tasks.training.averaging import Averaging
+from tasks.training.draws import Draws
 from tasks.training.phase import Phase
 
 LOSSES: dict[str, Callable[..., keras.losses.Loss]] = {
@@ -35,8 +36,8 @@ class Step:
 
     Args:
         model, optimizer: Made in the strategy's scope.
-        recipe: Gives the loss and the cutout.
-        mean_pixel: What a cutout shows, one value of 0 to 255 a channel.
+        recipe: Gives the loss and the augmentation.
+        mean_pixel: What is hidden shows, one value of 0 to 255 a channel.
         full_batches: Whether no training batch is short; every shape is then known when the step is traced.
         class_weights: What a loss counts by its class, (classes,), in training; None for all alike. Sums that a person
             sees are of the losses as they are.
@@ -118,7 +119,7 @@ class Step:
         indices = order[step]
         if not self._full_batches:
             indices = tf.boolean_mask(indices, indices >= 0)
-        batch = gather_augmented(images, indices, Draws(*draws), self._recipe.augment.cutout, self._mean_pixel)
+        batch = augmented(images, indices, Draws(*draws), self._recipe.augment, self._mean_pixel)
         if phase.size is not None and phase.size < min(batch.shape[1:3]):  # smaller ones stay as they are
             small = tf.image.resize(batch, (phase.size, phase.size), antialias=True)
             batch = tf.cast(tf.round(small), tf.uint8)

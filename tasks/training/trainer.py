@@ -70,7 +70,7 @@ class Trainer:
         seed: Of order and augmentation.
         strategy: From tasks.training.distribute.build_strategy.
         training, validation: Images and labels.
-        mean_pixel: What a cutout shows, one value of 0 to 255 a channel.
+        mean_pixel: What is hidden shows, one value of 0 to 255 a channel.
         callbacks: Keras callbacks, called around training and around each epoch; they see `model` with its optimizer,
             and `model.stop_training` is honoured. They are not saved: a resumed run begins with fresh ones. Several
             hosts must all have those that stop.

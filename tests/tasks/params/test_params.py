@@ -82,6 +82,8 @@ def test_one_address_is_as_good_as_several() -> None:
 def test_a_wrong_key_in_an_optional_group_is_told_the_keys_of_that_group() -> None:
     with pytest.raises(InputError, match=r"shrink\.shar = 0\.5: no such parameter; allowed are size, share"):
         parse_params(changed("recipes.fast.augment.shrink", {"size": 24, "share": 0.5, "shar": 0.5}), "params.yaml")
+    with pytest.raises(InputError, match=r"erase\.probabilty = 0\.5: no such parameter; allowed are probability, area"):
+        parse_params(changed("recipes.fast.augment.erase", {"probabilty": 0.5}), "params.yaml")
 
 
 def test_batch_norm_is_for_vgg16_without_weights() -> None:
@@ -175,6 +177,9 @@ def test_params_without_a_fit_squash_and_ours_crop() -> None:
         ("recipes.fast.batch_size", "many", "valid integer"),
         ("recipes.fast.model.base", "vgg17", "'vgg16', 'resnet50', 'airbench', 'efficientnet_lite0'"),
         ("recipes.fast.model.head", "deep", "'residual_separable' or 'linear'"),
+        ("recipes.finetune.augment.resized_crop", [0.9, 0.3], "the smaller share stands first"),
+        ("recipes.finetune.augment.rotate", 270, "less than or equal to 180"),
+        ("recipes.finetune.augment.brightness", 1.5, "less than or equal to 1"),
         ("train.recipe", "nope", "fast, seed"),
         ("train.start", "best", "train.start: 'best' is not scratch, champion or a release's id of 16 hexadecimal"),
         ("train.start", 1234567890123456, r"in quotes: YAML takes some for numbers"),

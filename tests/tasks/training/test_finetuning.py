@@ -13,6 +13,7 @@ from tasks.stage.errors import ResumableError
 from tasks.training.checkpoint import CheckpointFolder
 from tasks.training.optimizer import falling_rates
 from tasks.training.saver import Saver
+from tests.tasks.training.test_draws import EVERYTHING
 from tests.tasks.training.test_trainer import StopAfter, largest_relative_gap, one_step_a_launch, trained, trainer
 
 # Without its weights from a file the network knows nothing, but it is the same network.
@@ -28,7 +29,7 @@ FINETUNE: dict[str, Any] = {
     },
     "optimizer": {"name": "adamw", "learning_rate": 0.001, "weight_decay": 0.05, "input_rate_factor": 0.1},
     "schedule": {"name": "cosine", "start": 0, "warmup": 0.2, "end": 0},
-    "augment": {"crop": 2, "flip": "both"},
+    "augment": EVERYTHING,
     "head_epochs": 1,
     "lookahead": None,
 }
