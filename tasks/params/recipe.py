@@ -212,7 +212,7 @@ class Erasing(Section):
 
 
 class AugmentParams(Section):
-    """What happens to a training image before it is seen, in this order: geometry, colour, what is hidden, size.
+    """What happens to a training image before it is seen, in this order: geometry, colour, what is hidden, mixup, size.
 
     `resized_crop`, `rotate` and `quarter_turns` interpolate, once for all of the geometry; without them pixels only
     change places.
@@ -231,6 +231,8 @@ class AugmentParams(Section):
         cutout: Side in pixels of a square set to the mean; 0 switches it off.
         erase: A rectangle that is set to the mean in some images; null for none.
         shrink: Progressive resizing, as fast.ai's DAWNBench entries had it; null for none.
+        mixup: Alpha of the beta distribution from which comes how much of another image of the epoch is laid over each
+            (arXiv 1710.09412), with as much of its label; never more than half. 0 switches it off.
     """
 
     crop: Annotated[int, Field(ge=0, le=64)] = 0
@@ -244,6 +246,7 @@ class AugmentParams(Section):
     contrast: Share = 0.0
     saturation: Share = 0.0
     erase: Erasing | None = None
+    mixup: NonNegative = 0.0
 
     @property
     def interpolates(self) -> bool:

@@ -36,6 +36,12 @@ def augmented(
     return batch
 
 
+def laid_over(batch: tf.Tensor, partners: tf.Tensor, shares: tf.Tensor) -> tf.Tensor:
+    """Return share · batch + (1 - share) · partners, (B, H, W, 3) uint8 all, the shares (B,) (mixup, equation 1)."""
+    share = shares[:, None, None, None]
+    return _as_pixels(share * tf.cast(batch, tf.float32) + (1 - share) * tf.cast(partners, tf.float32))
+
+
 def _rearranged(images: tf.Tensor, indices: tf.Tensor, draws: Draws) -> tf.Tensor:
     """Crop with reflection and mirror, in one gather of whole pixels."""
     count, height, width, channels = images.shape

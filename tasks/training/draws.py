@@ -1,9 +1,9 @@
 """Order and augmentation of an epoch, as functions of (seed, epoch, sample index) and of nothing else.
 
-They are drawn on the host once an epoch, at most 76 bytes a sample; tasks.training.augment applies them in the step.
+They are drawn on the host once an epoch, at most 84 bytes a sample; tasks.training.augment applies them in the step.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from tasks.params.recipe import AugmentParams
 
 # Part of the seed: a new purpose goes to the end, or every run's draws change.
 ORDER, ROWS, COLUMNS, FLIP, CUTOUT_ROWS, CUTOUT_COLUMNS, UPSIDE_DOWN = range(7)
-RESIZED_CROP, ROTATION, QUARTER_TURNS, COLOURS, ERASING = range(7, 12)
+RESIZED_CROP, ROTATION, QUARTER_TURNS, COLOURS, ERASING, PARTNERS, SHARES = range(7, 14)
 
 # Width over height.
 CROP_RATIOS = (3 / 4, 4 / 3)
@@ -35,6 +35,8 @@ class Draws:
             b0 x + b1 y + b2. Crop and flips are in it.
         colours: (N, 3) float32, factors of brightness, contrast and saturation.
         erased: (N, 4) int32, the rectangle's first column and row, and the ones after its last.
+        partners: (N,) int32, the sample that is laid over this one.
+        shares: (N,) float32, how much of this one remains, at least half.
     """
 
     rows: NDArray[np.int32]
@@ -46,6 +48,21 @@ class Draws:
     affine: NDArray[np.float32]
     colours: NDArray[np.float32]
     erased: NDArray[np.int32]
+    partners: NDArray[np.int32]
+    shares: NDArray[np.float32]
+
+    @property
+    def mixes(self) -> bool:
+        """Whether samples have partners."""
+        return self.partners.ndim == 1
+
+    def among(self, indices: NDArray[np.int32]) -> tuple[NDArray[np.int32], "Draws"]:
+        """Return which samples to read for `indices`, partners after them, and their draws, with partners by place."""
+        read = np.concatenate([indices, self.partners[indices]]) if self.mixes else indices
+        draws = {name: array[read] for name, array in vars(self).items()}
+        if self.mixes:
+            draws["partners"] = np.roll(np.arange(len(read), dtype=np.int32), len(indices))
+        return read, replace(self, **draws)
 
     def arrays(self) -> tuple[NDArray[Any], ...]:
         """Return the arrays in the order of their fields, for tf.nest."""
@@ -100,6 +117,8 @@ def draw_augmentation(
         _affine(params, chance, (width, height), moves, signs).astype(np.float32),
         _colours(params, chance).astype(np.float32),
         _erased(params, chance, (width, height)).astype(np.int32),
+        _partners(params, chance),
+        _shares(params, chance).astype(np.float32),
     )
 
 
@@ -164,3 +183,17 @@ def _erased(params: AugmentParams, chance: _Chance, size: tuple[int, int]) -> Fl
     corner, rectangle = _rectangles(uniform[:, :4], size, params.erase.area, ERASING_RATIOS)
     rectangle *= uniform[:, 4:] < params.erase.probability
     return np.rint(np.concatenate([corner, corner + rectangle], axis=1))
+
+
+def _partners(params: AugmentParams, chance: _Chance) -> NDArray[np.int32]:
+    """Return a permutation: every sample is laid over one."""
+    if not params.mixup:
+        return np.empty((chance.count, 0), np.int32)
+    return chance.generator(PARTNERS).permutation(chance.count).astype(np.int32)
+
+
+def _shares(params: AugmentParams, chance: _Chance) -> Floats:
+    if not params.mixup:
+        return np.empty((chance.count, 0))
+    share = chance.generator(SHARES).beta(params.mixup, params.mixup, chance.count)
+    return np.maximum(share, 1 - share)

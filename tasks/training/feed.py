@@ -130,7 +130,8 @@ class StreamedFeed:
 
     def windows(self, plan: Epoch, first: int, stop: int) -> Iterator[Window]:
         """Yield the windows from the one that holds `first`; each begins at a multiple of the window's length."""
-        length = self._steps_of_a_window(plan.order.shape[1])
+        images = plan.order.shape[1] * (2 if plan.draws and plan.draws.mixes else 1)
+        length = self._steps_of_a_window(images)
         replicas = self._strategy.num_replicas_in_sync
         shares = [share_of(plan.order, replica, replicas) for replica in range(replicas)]
         if first == stop:
@@ -144,9 +145,10 @@ class StreamedFeed:
                     reading = reader.submit(self._read, plan, shares, start + length, length)
                 yield Window(values, start, min(start + length, stop))
 
-    def _steps_of_a_window(self, batch_size: int) -> int:
+    def _steps_of_a_window(self, images: int) -> int:
+        """Return how many steps, each of which reads so many images on all replicas, fit a window."""
         local = len(self._strategy.extended.worker_devices) / self._strategy.num_replicas_in_sync
-        step_bytes = batch_size * local * self._samples.images[0].nbytes
+        step_bytes = images * local * self._samples.images[0].nbytes
         return max(1, int(self._window_bytes // step_bytes))
 
     def _read(self, plan: Epoch, shares: list[NDArray[np.int32]], start: int, length: int) -> Any:
@@ -157,8 +159,11 @@ class StreamedFeed:
             chosen = _padded(shares[replica][start : start + length], length, -1)
             indices = np.maximum(chosen, 0).ravel()  # past a short batch's end image 0 is read, and masked in the step
             order = np.where(chosen < 0, -1, np.arange(chosen.size, dtype=np.int32).reshape(chosen.shape))
+            draws: tuple[NDArray[Any], ...] = ()
+            if plan.draws:
+                indices, mine = plan.draws.among(indices)
+                draws = mine.arrays()
             data = (read_rows(self._samples.images, indices), self._samples.labels[indices].astype(np.int32))
-            draws = tuple(draw[indices] for draw in plan.draws.arrays()) if plan.draws else ()
             return data, (order.astype(np.int32), sizes, draws)
 
         return on_each_replica(self._strategy, values)

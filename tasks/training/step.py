@@ -13,7 +13,7 @@ from tasks.models.build import logits_of
 from tasks.models.heads import backbone_weights
 from tasks.models.layers import whitening_biases
 from tasks.params.recipe import Recipe
-from tasks.training.augment import augmented
+from tasks.training.augment import augmented, laid_over
 from tasks.training.averaging import Averaging
 from tasks.training.draws import Draws
 from tasks.training.phase import Phase
@@ -119,21 +119,35 @@ class Step:
         indices = order[step]
         if not self._full_batches:
             indices = tf.boolean_mask(indices, indices >= 0)
-        batch = augmented(images, indices, Draws(*draws), self._recipe.augment, self._mean_pixel)
+        batch, label_indices, shares = self._examples(images, indices, Draws(*draws))
         if phase.size is not None and phase.size < min(batch.shape[1:3]):  # smaller ones stay as they are
             small = tf.image.resize(batch, (phase.size, phase.size), antialias=True)
             batch = tf.cast(tf.round(small), tf.uint8)
-        targets = tf.gather(labels, indices)
+        targets = [tf.gather(labels, each) for each in label_indices]
         with tf.GradientTape() as tape:
             outputs = self._network(batch, training=True)
-            losses = self._losses(targets, outputs)
+            of_each = [self._losses(each, outputs) for each in targets]
+            losses = _mixed(of_each, shares)
+            weighted = _mixed([self._weighted(*pair) for pair in zip(of_each, targets, strict=True)], shares)
             # Over the global batch, since the optimizer sums gradients over replicas.
-            mean = tf.reduce_sum(self._weighted(losses, targets)) / tf.cast(global_sizes[step], losses.dtype)
+            mean = tf.reduce_sum(weighted) / tf.cast(global_sizes[step], losses.dtype)
         resting = set() if phase.whitening_bias else set(whitening_biases(self._model))
         resting.update(backbone_weights(self._model) if phase.head_only else ())
         variables = [variable for variable in self._model.trainable_variables if variable.path not in resting]
         self._optimizer.apply(tape.gradient(mean, variables), variables)
-        return _sums(losses, outputs, targets)
+        return _sums(losses, outputs, targets[0])
+
+    def _examples(
+        self, images: tf.Tensor, indices: tf.Tensor, draws: Draws
+    ) -> tuple[tf.Tensor, list[tf.Tensor], tf.Tensor | None]:
+        """Return the batch, the samples whose labels it has, and where these are two, the shares of the first."""
+        augment = self._recipe.augment
+        batch = augmented(images, indices, draws, augment, self._mean_pixel)
+        if not augment.mixup:
+            return batch, [indices], None
+        partners, shares = tf.gather(draws.partners, indices), tf.gather(draws.shares, indices)
+        others = augmented(images, partners, draws, augment, self._mean_pixel)
+        return laid_over(batch, others, shares), [indices, partners], shares
 
     def _evaluation_step(self, values: Any, step: tf.Tensor) -> tf.Tensor:
         (images, labels), (order, _, _) = values
@@ -159,6 +173,14 @@ class Step:
         """Return the loss of each image, (B,), in float32 or wider."""
         wide = tf.cast(outputs, self._loss_dtype)
         return self._loss(tf.one_hot(labels, outputs.shape[-1], dtype=wide.dtype), wide)
+
+
+def _mixed(losses: list[tf.Tensor], shares: tf.Tensor | None) -> tf.Tensor:
+    """Return the loss of each image, (B,): of two labels by their shares, since it is linear in the target."""
+    if shares is None:
+        return losses[0]
+    share = tf.cast(shares, losses[0].dtype)
+    return share * losses[0] + (1 - share) * losses[1]
 
 
 def metrics_of(totals: NDArray[np.float64], labels: NDArray[np.int32]) -> dict[str, float]:

@@ -180,6 +180,7 @@ def test_params_without_a_fit_squash_and_ours_crop() -> None:
         ("recipes.finetune.augment.resized_crop", [0.9, 0.3], "the smaller share stands first"),
         ("recipes.finetune.augment.rotate", 270, "less than or equal to 180"),
         ("recipes.finetune.augment.brightness", 1.5, "less than or equal to 1"),
+        ("recipes.finetune.augment.mixup", -0.2, "greater than or equal to 0"),
         ("train.recipe", "nope", "fast, seed"),
         ("train.start", "best", "train.start: 'best' is not scratch, champion or a release's id of 16 hexadecimal"),
         ("train.start", 1234567890123456, r"in quotes: YAML takes some for numbers"),

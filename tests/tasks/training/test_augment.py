@@ -1,12 +1,13 @@
 from typing import Any
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.params.recipe import AugmentParams
-from tasks.training.augment import augmented
+from tasks.training.augment import augmented, laid_over
 from tasks.training.draws import Draws, draw_augmentation
 from tests.tasks.training.test_draws import EVERYTHING
 
@@ -174,3 +175,11 @@ def test_an_image_looks_the_same_wherever_in_whatever_batch_it_is() -> None:
     for indices in ([5], [39, 5, 0, 39], list(reversed(range(40)))):
         batch = augmented(tf.constant(SQUARES), tf.constant(indices), draws, params, MEAN_PIXEL)
         np.testing.assert_array_equal(batch, whole[indices])
+
+
+@pytest.mark.parametrize("share", [0.5, 0.75, 1.0])
+def test_another_image_is_laid_over_by_its_share(share: float) -> None:
+    shares = tf.constant([share] * len(IMAGES))
+    mixed = laid_over(tf.constant(IMAGES), tf.constant(IMAGES[::-1].copy()), shares)
+    assert mixed.dtype == tf.uint8
+    np.testing.assert_allclose(mixed, share * IMAGES + (1 - share) * IMAGES[::-1], atol=0.5)

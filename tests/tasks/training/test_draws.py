@@ -19,6 +19,7 @@ EVERYTHING: dict[str, Any] = {
     "contrast": 0.3,
     "saturation": 0.4,
     "erase": {},
+    "mixup": 0.4,
 }
 
 
@@ -32,14 +33,14 @@ def linear(draws: Draws) -> np.ndarray:
 
 def test_draws_are_a_function_of_seed_epoch_and_sample_alone() -> None:
     first, again, other = (drawn(50, epoch=epoch, **EVERYTHING) for epoch in (2, 2, 3))
-    assert len(first.arrays()) == 9
+    assert len(first.arrays()) == 11
     for name, array in vars(first).items():
         assert array.shape[0] == 50
         assert array.size
         np.testing.assert_array_equal(array, getattr(again, name))
         assert (array != getattr(other, name)).any()
     more = drawn(80, epoch=2, **EVERYTHING)
-    for name in vars(first):
+    for name in set(vars(first)) - {"partners"}:  # any sample may be a partner
         np.testing.assert_array_equal(getattr(first, name), getattr(more, name)[:50])
 
 
@@ -157,3 +158,28 @@ def test_so_many_images_are_erased_and_so_much_of_each() -> None:
     ratio = (width / np.maximum(height, 1))[erased]
     assert 0.25 < ratio.min() < 0.4
     assert 2.5 < ratio.max() < 4
+
+
+def test_mixup_pairs_every_image_with_one_that_counts_for_less() -> None:
+    draws = drawn(mixup=0.4)
+    np.testing.assert_array_equal(np.sort(draws.partners), np.arange(2000))
+    assert (draws.partners != np.arange(2000)).any()
+    assert 0.5 <= draws.shares.min() < 0.52
+    assert 0.999 < draws.shares.max() <= 1
+    # The larger part of Beta(0.4, 0.4) has this mean; that of a uniform share has 0.75.
+    assert draws.shares.mean() == pytest.approx(0.84, abs=0.01)
+
+
+@pytest.mark.parametrize("mixup", [0, 0.4])
+def test_a_windows_draws_are_those_of_its_samples(mixup: float) -> None:
+    draws = drawn(50, **{**EVERYTHING, "mixup": mixup})
+    indices = np.array([7, 3, 49, 3], np.int32)
+    read, of_window = draws.among(indices)
+    np.testing.assert_array_equal(read[:4], indices)
+    for name in set(vars(draws)) - {"partners"}:
+        np.testing.assert_array_equal(getattr(of_window, name)[:4], getattr(draws, name)[indices])
+    if mixup:
+        np.testing.assert_array_equal(read[of_window.partners[:4]], draws.partners[indices])
+        np.testing.assert_array_equal(of_window.affine[of_window.partners[:4]], draws.affine[draws.partners[indices]])
+    else:
+        assert len(read) == 4

@@ -1,16 +1,20 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.data.arrays import load_arrays
+from tasks.params.recipe import AugmentParams
 from tasks.stage.errors import ResumableError
 from tasks.training.checkpoint import CheckpointFolder
 from tasks.training.cluster import Cluster
 from tasks.training.distribute import build_strategy
-from tasks.training.feed import Epoch, ResidentFeed, Samples, StreamedFeed, batches, build_feed, share_of
+from tasks.training.draws import Draws, draw_augmentation
+from tasks.training.feed import Epoch, Feed, ResidentFeed, Samples, StreamedFeed, batches, build_feed, share_of
 from tasks.training.saver import Saver
 from tasks.training.trainer import Trainer
 from tests.fixtures.train_workspace import write_split
@@ -100,6 +104,35 @@ def test_streamed_windows_follow_one_another_and_stay_within_the_budget(split: P
         np.testing.assert_array_equal(images, arrays.images[plan_order[window.start][4:]])
         np.testing.assert_array_equal(order, [np.arange(4)])
         assert sizes.numpy().tolist() == [8]
+
+
+def test_an_image_and_what_is_laid_over_it_are_the_same_streamed_as_resident(split: Path) -> None:
+    arrays, strategy = load_arrays(split, "train"), build_strategy("cpu:2")
+    samples = Samples(arrays.images, arrays.labels)
+    augment, count = AugmentParams(flip="both", mixup=0.4), len(arrays.labels)
+    draws = draw_augmentation(augment, count, arrays.images.shape[1:], 0, 0)
+    plan = Epoch(batches(np.arange(count, dtype=np.int32)[::-1], 16, drop_last=False), draws)
+    # Room for four batches is for two and for what is laid over them.
+    feeds: list[Feed] = [
+        ResidentFeed(strategy, samples),
+        StreamedFeed(strategy, samples, 4 * 16 * samples.images[0].nbytes),
+    ]
+    seen: list[list[Any]] = [[], []]
+    for feed, found in zip(feeds, seen, strict=True):
+        for window in feed.windows(plan, 0, plan.steps):
+            assert window.stop - window.start <= (2 if isinstance(feed, StreamedFeed) else plan.steps)
+            replicas = strategy.experimental_local_results(window.values)
+            for step in range(window.start, window.stop):
+                for (images, labels), (order, _, values) in replicas:
+                    here, chosen = Draws(*values), order[step - window.start]
+                    chosen = chosen[chosen >= 0]
+                    partners = tf.gather(here.partners, chosen)
+                    for places in (chosen, partners):
+                        found.append([tf.gather(each, places) for each in (images, labels, here.flip, here.shares)])
+    assert len(seen[0]) == plan.steps * 2 * 2
+    for resident, streamed in zip(*seen, strict=True):
+        for ours, theirs in zip(streamed, resident, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
 
 
 @pytest.mark.parametrize(("devices", "copies"), [("cpu:1", 1), ("cpu:2", 2)])

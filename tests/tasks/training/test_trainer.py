@@ -13,8 +13,10 @@ from tasks.models.whitening import pixel_statistics
 from tasks.params.params import load_params
 from tasks.params.recipe import Recipe
 from tasks.stage.errors import InputError, ResumableError
+from tasks.training.balance import class_weights
 from tasks.training.checkpoint import CheckpointFolder
 from tasks.training.distribute import build_strategy
+from tasks.training.draws import draw_augmentation
 from tasks.training.feed import Samples
 from tasks.training.pace import Pace
 from tasks.training.precision import POLICIES, resolve_precision
@@ -176,6 +178,31 @@ def test_small_images_are_followed_by_whole_ones() -> None:
     assert largest_relative_gap(small, whole) > 0.01
     as_they_are = trained(augment={"shrink": {"size": 48, "share": 1.0}})[0]
     assert largest_relative_gap(as_they_are, whole) < 1e-10
+
+
+def test_two_labels_of_an_image_count_by_their_shares() -> None:
+    optimizer = {"name": "sgd", "learning_rate": 0.01}
+    changes: dict[str, Any] = {"epochs": 1, "batch_size": 60, "schedule": {}, "lookahead": None, "optimizer": optimizer}
+    loss = {**RECIPE["loss"], "balance": 0.5}
+    engine = trainer(**changes, loss=loss, augment={"mixup": 0.4})
+    draws = draw_augmentation(engine.recipe.augment, 60, (32, 32, 3), seed=0, epoch=0)
+    shares, labels = draws.shares.astype(np.float64), TRAINING.labels
+    part = shares[:, None, None, None]
+    batch = np.rint(part * TRAINING.images + (1 - part) * TRAINING.images[draws.partners]).astype(np.uint8)
+    losses, counts = [], class_weights(labels, 4, 0.5)
+    head = engine.model.get_layer("unscaled_logits").kernel
+    before = head.numpy()
+    with tf.GradientTape() as tape:
+        logarithms = tf.math.log(engine.model(batch, training=True))
+        for each in (labels, labels[draws.partners]):
+            losses.append(-tf.reduce_sum((0.8 * np.eye(4)[each] + 0.05) * logarithms, axis=1))
+        of_partners = (1 - shares) * counts[labels[draws.partners]] * losses[1]
+        mean = tf.reduce_mean(shares * counts[labels] * losses[0] + of_partners)
+    gradient = tape.gradient(mean, head.value)
+    result = engine.fit().history[0]
+    assert result["train_loss"] == pytest.approx(np.mean(shares * losses[0] + (1 - shares) * losses[1]), rel=1e-5)
+    assert result["train_top1"] == np.mean(tf.argmax(logarithms, axis=1) == labels)
+    np.testing.assert_allclose(before - head.numpy(), 0.01 * gradient, rtol=1e-4, atol=1e-9)
 
 
 @pytest.mark.parametrize(
