@@ -70,9 +70,8 @@ def with_keras_layers(params: ModelParams, statistics: PixelStatistics) -> keras
         config = layer.get_config()
         if isinstance(layer, keras.layers.Conv2D):
             return keras.layers.Conv2D.from_config(config)
-        if isinstance(layer, keras.layers.Activation) and params.activation.startswith("gelu"):
-            approximate = params.activation == "gelu_tanh"
-            return keras.layers.Activation(lambda x: keras.activations.gelu(x, approximate), name=layer.name)
+        if isinstance(layer, keras.layers.Activation) and params.activation == "gelu":
+            return keras.layers.Activation("gelu", name=layer.name)
         return layer.__class__.from_config(config)
 
     return keras.models.clone_model(build_model(params, (32, 32, 3), CLASSES, statistics), clone_function=plain)

@@ -82,5 +82,5 @@ BACKBONES: dict[str, Base] = {
 
 
 def activation(name: str) -> Callable[[Any], Any] | str:
-    """Return a Keras activation: `gelu` is exact, `gelu_tanh` its approximation, the others as Keras names them."""
-    return {"gelu": gelu, "gelu_tanh": "gelu"}.get(name, name)
+    """Return a Keras activation: our exact `gelu`, which is faster than Keras's, the others as Keras names them."""
+    return gelu if name == "gelu" else name

@@ -79,7 +79,7 @@ class ModelParams(Section):
     weights: str = "none"
     scaling: Literal["unit", "standard", "imagenet"] = "unit"
     widths: tuple[Positive, Positive, Positive] = (64, 256, 256)
-    activation: Literal["relu", "gelu", "gelu_tanh", "silu"] = "gelu"
+    activation: Literal["relu", "gelu", "silu"] = "gelu"
     pooling: Literal["average", "max"] = "average"
     logit_scale: Annotated[float, Field(gt=0)] = 1.0
     bias: bool = False
