@@ -241,7 +241,8 @@ def _write_page(
         for each in shown
     ]
     answered = len(images) - len(unread)
-    write_text(arguments.page, render_photos_page(PhotosPage(classifier.source, photos, answered, unread)))
+    page = PhotosPage(classifier.source, photos, answered, unread, by_cost=bool(classifier.costs))
+    write_text(arguments.page, render_photos_page(page))
     which = (
         f"{len(photos):,} of {answered:,} images, the least sure," if len(photos) < answered else f"{answered:,} images"
     )

@@ -140,7 +140,7 @@ Every parameter:
 ## Limitations
 
 - It answers with one of its classes whatever it is shown; there is no answer “none of these”.
-- Images of another size are resized to {{ shape }} first, and what is lost then is lost.
+- Images of another size are brought to {{ shape }} first, and what is cut off or lost then is lost.
 - The interval covers the chance of the test sample only, not another camera, another place or another year.
 - Confidence is a probability only as far as the calibration error says.
 
@@ -184,7 +184,8 @@ squashed: each side is scaled to {{ size }} pixels by itself.
 import numpy as np
 from PIL import Image, ImageOps
 
-image = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGB")
+image = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGBA")
+image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 {% if fit == "crop" %}
 side = min(image.size)
 left, top = ((length - side) // 2 for length in image.size)

@@ -39,12 +39,14 @@ class PhotosPage:
         photos: At most MAX_PHOTOS, the least sure first.
         answered: How many photos there are, those that are not shown included.
         unread: Why others could not be read, a sentence each.
+        by_cost: Whether answers are those of the least expected cost, and not the most probable classes.
     """
 
     model: str
     photos: Sequence[Photo]
     answered: int
     unread: Sequence[str]
+    by_cost: bool = False
 
 
 def render_photos_page(page: PhotosPage) -> str:

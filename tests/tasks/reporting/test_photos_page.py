@@ -42,6 +42,12 @@ def test_it_says_where_it_stops() -> None:
     assert "<p>And 2 more.</p>" in page
 
 
+def test_it_says_where_answers_are_those_of_the_least_cost() -> None:
+    assert "least expected cost" not in page_of(photo("1.png", "cat"))
+    page = PhotosPage("model", [photo("1.png", "cat")], 1, (), by_cost=True)
+    assert "each by the least expected cost" in render_photos_page(page)
+
+
 def test_a_photo_that_went_is_named_without_a_picture() -> None:
     page = page_of(Photo("gone.png", "", (Chance("cat", 1.0),)))
     assert "gone.png" in page

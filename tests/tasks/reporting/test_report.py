@@ -173,6 +173,13 @@ def test_the_words_on_costs_by_hand(evaluated: Evaluated) -> None:
         assert last.startswith("it was trained with balance")
 
 
+def test_a_model_that_began_from_a_release_may_have_seen_test_images_there(evaluated: Evaluated) -> None:
+    assert "may have seen some" not in render_report(evaluated)
+    training = {**evaluated.training, "start": {"release": "0123456789abcdef"}}
+    text = render_report(dataclasses.replace(evaluated, training=training))
+    assert "Release 0123456789abcdef, from whose weights it began, may have seen some" in text
+
+
 def test_the_temperature_is_told_or_why_there_is_none(evaluated: Evaluated) -> None:
     assert "temperature" not in render_report(evaluated), "a model from before has none"
     error = {"log_loss": 0.5, "expected_calibration_error": 0.189}
