@@ -8,6 +8,10 @@ import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+# Where a shell forbids it, hundreds of processes would each compile this project's modules for themselves.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 LOGICAL_CPUS = 4
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
