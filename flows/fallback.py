@@ -9,9 +9,9 @@ from typing import Any
 
 import requests
 
-from flows.overrides import Overrides, preview
+from flows.fitting import OF_ANOTHER
+from flows.overrides import Overrides, preview, sets, value_of
 from tasks.params.data import DownloadParams
-from tasks.params.params import Params
 from tasks.stage.files import read_json, write_json
 
 DIGITS = {
@@ -19,6 +19,7 @@ DIGITS = {
     "train.recipe": "digits",
     "evaluate.test_time_augmentation": "auto",
     "publish.prefix": "digits",  # a champion of its own: two test sets cannot be compared
+    **OF_ANOTHER,
 }
 FORMERLY = {"evaluate.test_time_augmentation": "none"}  # what DIGITS said when an older record was written
 RECORD = Path(".local/fallback.json")
@@ -52,8 +53,8 @@ def reachable_data(given: Overrides, folder: Path, say: Callable[[str], None]) -
     say("The data set cannot be fetched: " + "; ".join(refusals) + ".")
     say("Running on scikit-learn's bundled handwritten digits instead, up-scaled to 32×32×3: NOT CIFAR-10.")
     say('With a mirror: make run SET="download.url=file:///…/cifar-10-binary.tar.gz"')
-    digits = {key: value for key, value in DIGITS.items() if key not in given}
-    write_json(folder / RECORD, {key: _value(params, key) for key in digits})
+    digits = {key: value for key, value in DIGITS.items() if not sets(given, key)}
+    write_json(folder / RECORD, {key: value_of(params, key) for key in digits})
     return dict(given) | digits
 
 
@@ -73,7 +74,7 @@ def _former_values(folder: Path) -> dict[str, Any]:
         return {}
     former: dict[str, Any] = read_json(record)
     params = preview({}, folder / "params.yaml")
-    return former if all(_value(params, key) in (DIGITS[key], FORMERLY.get(key)) for key in former) else {}
+    return former if all(value_of(params, key) in (DIGITS[key], FORMERLY.get(key)) for key in former) else {}
 
 
 def _needs_network(params: DownloadParams, folder: Path) -> bool:
@@ -83,11 +84,6 @@ def _needs_network(params: DownloadParams, folder: Path) -> bool:
     source = folder / RAW / "source.json"
     there = source.exists() and read_json(source).get("sha256") == params.sha256
     return not there and not (params.sha256 and (folder / DOWNLOADS / params.sha256).exists())
-
-
-def _value(params: Params, key: str) -> Any:
-    section, _, name = key.partition(".")
-    return getattr(getattr(params, section), name)
 
 
 def _host(url: str) -> str:

@@ -8,10 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from flows.overrides import Overrides, preview
+from flows.overrides import Overrides, preview, sets, value_of
 from tasks.params.params import PARAMS_FILE
 
 DATASET, PIN, VIEWS = "download.dataset", "download.sha256", "evaluate.test_time_augmentation"
+# What names classes or releases of another data set.
+OF_ANOTHER: dict[str, Any] = {"evaluate.costs": {}, "train.start": "scratch", "train.shrink_perturb": None}
 GOES_WITH: dict[str, dict[str, Any]] = {
     "folders": {"train.recipe": "finetune", "split.image_size": 128, VIEWS: "auto"},
     "digits": {"train.recipe": "digits", VIEWS: "auto"},
@@ -33,6 +35,7 @@ def fitting(given: Overrides, say: Callable[[str], None], path: Path = PARAMS_FI
     if after.download.dataset == before.download.dataset:
         return dict(given)
     added = {key: value for key, value in GOES_WITH.get(after.download.dataset, {}).items() if key not in given}
+    added |= {key: value for key, value in OF_ANOTHER.items() if not sets(given, key) and value_of(after, key) != value}
     if PIN not in given and after.download.collection is None and before.download.sha256 is not None:
         added[PIN] = None  # it is the other data set's
     if added:

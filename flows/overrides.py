@@ -45,6 +45,17 @@ def preview(overrides: Overrides, path: Path = PARAMS_FILE) -> Params:
     return parse_params(read_yaml(_overridden(overrides, path), str(path)), str(path))
 
 
+def sets(overrides: Overrides, key: str) -> bool:
+    """Return whether overrides set a dotted key, or one below it."""
+    return any(name == key or name.startswith(f"{key}.") for name in overrides)
+
+
+def value_of(params: Params, key: str) -> Any:
+    """Return what stands under a key `section.name`, as params.yaml has it."""
+    section, _, name = key.partition(".")
+    return params.model_dump(mode="json")[section][name]
+
+
 def would_change(overrides: Overrides, path: Path = PARAMS_FILE) -> bool:
     """Return whether setting these values would change params.yaml; raises InputError like apply_overrides."""
     preview(overrides, path)

@@ -29,6 +29,7 @@ from tasks.params.params import load_params
 NOTHING_NEW = "NothingNew"  # names of states, in Prefect's list of runs
 ASKED = "Asked"
 HELD_SECONDS = 150.0  # as in flows/retrain.py
+WEIGHTS = "weights"
 
 
 @flow(name="watch", persist_result=False, log_prints=False)
@@ -76,6 +77,8 @@ def _answer(snapshot: str, folder: Path, note_group: Any) -> State[str] | None:
     for stage in read_stages(folder):
         if stage == TRAIN:
             break
+        if stage == WEIGHTS:  # nothing is trained here, and what a run begins with is that run's to ask
+            continue
         stage_task(stage)(stage, note_group, earlier)
     need = ask_champion(note_group)
     return None if need["retrain"] else Completed(name=NOT_NEEDED, message=need["sentence"], data=need["sentence"])

@@ -28,6 +28,7 @@ from tasks.data.arrays import SQUASH, Fit, Images
 from tasks.data.images import decode_image, decode_thumbnail
 from tasks.data.names import IMAGE_SUFFIXES, is_clutter
 from tasks.evaluation.costs import least_cost
+from tasks.evaluation.metrics import Floats
 from tasks.registry.classifier import Classifier, Probabilities, Signer, load_local, load_release
 from tasks.registry.signing import add_trust_options, chosen_trust
 from tasks.registry.store import configured_place
@@ -227,7 +228,7 @@ def _write_page(
     arguments: argparse.Namespace,
 ) -> None:
     """Write the page of the photos of which the classifier is least sure, if any was answered; least sure first."""
-    shown = heapq.nsmallest(MAX_PHOTOS, predictions, key=lambda each: each.margin)
+    shown = heapq.nsmallest(MAX_PHOTOS, predictions, key=lambda each: _lead(each, classifier.cost_matrix))
     if not shown:
         return
     given = arguments.images
@@ -247,6 +248,14 @@ def _write_page(
         f"{len(photos):,} of {answered:,} images, the least sure," if len(photos) < answered else f"{answered:,} images"
     )
     print(printable(f"{which} are in {arguments.page}"))
+
+
+def _lead(prediction: Prediction, costs: Floats | None) -> float:
+    """Return how far an answer is ahead of the next: in probability, or in expected cost where costs decide."""
+    if costs is None:
+        return prediction.margin
+    expected = np.sort(prediction.probabilities.astype(np.float64) @ costs)
+    return float(expected[1] - expected[0])
 
 
 def _picture(path: Path) -> str:

@@ -194,6 +194,16 @@ class Params(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _what_is_shrunk_was_not_pretrained(self) -> "Params":
+        recipe = self.recipes.get(self.train.recipe)
+        if self.train.shrink_perturb is not None and recipe is not None and recipe.model.weights != "none":
+            raise ValueError(
+                f"train.shrink_perturb: recipe {self.train.recipe} begins with pretrained weights, whose batch norm "
+                "keeps its statistics; they would not fit weights that were shrunk"
+            )
+        return self
+
     @property
     def begins_from(self) -> str | None:
         """The id of the release that training begins from; None for from scratch."""
@@ -243,6 +253,18 @@ def parse_params(values: Any, source: str) -> Params:
     except ValidationError as error:
         sentences = [_sentence(problem) for problem in error.errors(include_url=False)[:SHOWN_PROBLEMS]]
         raise InputError(f"{source}: {'; '.join(sentences)}") from error
+
+
+def as_read_today(recorded: dict[str, Any]) -> dict[str, Any]:
+    """Return a release's parameters with the defaults of what was not there yet when they were recorded.
+
+    Two releases of equal parameters are then equal, whichever of them knew more keys. What is no valid params.yaml any
+    more is returned as it is.
+    """
+    try:
+        return parse_params(recorded, "params.yaml").used()
+    except InputError:
+        return recorded
 
 
 def _sentence(problem: Any) -> str:

@@ -318,3 +318,12 @@ class Recipe(Section):
         if self.lookahead and self.averaging:
             raise ValueError("lookahead and averaging are two averages of the same weights: one of them must be null")
         return self
+
+    @model_validator(mode="after")
+    def _muon_begins_from_nothing(self) -> "Recipe":
+        if self.optimizer.name == "muon" and self.model.weights != "none":
+            raise ValueError(
+                f"optimizer.name = muon gives every kernel a norm of its own, by which those of {self.model.base} that "
+                "were trained before would mean nothing; adamw goes with pretrained weights"
+            )
+        return self

@@ -84,7 +84,10 @@ class CurrentTestSet:
         if takes != has and (self.prepared is None or takes[0] != takes[1]):
             raise CannotAnswerError(f"it takes images of {_size(takes)}, and these have {_size(has)}")
         if self.prepared is None:
-            raise CannotAnswerError(f"it has learnt from images of split.fit {fit}, and these have {self.record.fit}")
+            raise CannotAnswerError(
+                f"it has learnt from images of split.fit {fit}, and these have {self.record.fit}; when this release is "
+                "offered, it is asked about the same photographs as it knows them"
+            )
         with self.prepared(takes[0], fit) as images:
             return predict_all(network, images, self.batch_size, "none").single
 

@@ -8,7 +8,9 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from tasks.params.params import read_yaml
 from tasks.registry.lineage import git_state
 from tasks.registry.listings import fetch_listings
 from tasks.registry.manifest import Manifest
@@ -61,7 +63,8 @@ def checkout(bucket: Store, release: Manifest, root: Path) -> Checkout:
     for name, text in changed.items():
         write_text(root / name, text)
     commit, here = (release.git or {}).get("commit"), str(state["commit"])
-    return Checkout(release.id, commit, here, tuple(changed), tuple(_doubts(release, here, missing)))
+    doubts = tuple(_doubts(release, here, missing, _unknown_parameters(root, record.params)))
+    return Checkout(release.id, commit, here, tuple(changed), doubts)
 
 
 def _changed(root: Path, record: WorkspaceRecord) -> dict[str, str]:
@@ -79,9 +82,30 @@ def _refuse_to_lose(root: Path, name: str) -> None:
         raise InputError(f"{name} has changes that would be lost: commit it, or move it away, then check out again")
 
 
-def _doubts(release: Manifest, here: str, missing: Sequence[str]) -> list[str]:
+def _unknown_parameters(root: Path, params: str) -> list[str]:
+    """Return the parameters that this workspace's dvc.yaml tracks, and the text of a params.yaml has not."""
+    path, values = root / "dvc.yaml", read_yaml(params, "params.yaml")
+    stages = read_yaml(path.read_text(encoding="utf-8"), "dvc.yaml")["stages"] if path.exists() else {}
+    tracked = {key for stage in stages.values() for key in stage.get("params", []) if isinstance(key, str)}
+    return sorted(key for key in tracked if "${" not in key and not _has(values, key.split(".")))
+
+
+def _has(values: Any, parts: Sequence[str]) -> bool:
+    for part in parts:
+        if not isinstance(values, dict) or part not in values:
+            return False
+        values = values[part]
+    return True
+
+
+def _doubts(release: Manifest, here: str, missing: Sequence[str], unknown: Sequence[str]) -> list[str]:
     git = release.git or {}
     doubts = [f"DVC's remote has no listing {value}: dvc pull has nothing to bring there" for value in missing]
+    if unknown:
+        doubts.append(
+            f"its params.yaml is older than dvc.yaml here and has no {', '.join(unknown)}: dvc repro wants the key "
+            "there, with its default, or the commit that the release was made of"
+        )
     if git.get("commit") != here:
         made = f"commit {git['commit']}" if git.get("commit") else "code that is in no repository"
         doubts.append(f"it was made of {made}, and this workspace is at {here}: stages whose code differs run again")

@@ -7,7 +7,8 @@ A release takes the champion's place when every rule passes (tasks/registry/rule
   are classes that it does not know, `learns_new_classes`;
 - against the best release of this line: `stays_near_the_best`;
 - `was_not_rolled_back`, `was_not_beaten` (tasks/registry/history_rules.py);
-- `reloads`, `serves` (tasks/registry/reload.py): what is in the bucket answers as it was recorded.
+- `reloads`, `serves` (tasks/registry/reload.py): what is in the bucket answers as it was recorded;
+- `tells_cohorts`, `tells_start` and the like say something, and decide nothing.
 
 Those that compare look at the same test images, image by image, which neither has trained on or chosen by
 (tasks/registry/fair_comparison.py), and each refuses only a loss that is both more than is

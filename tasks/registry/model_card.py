@@ -107,7 +107,7 @@ Recipe `{{ training.recipe }}`, seed {{ training.seed }}, precision {{ training.
 a linear head on frozen features, the best of {{ training.epochs_run }} penalties by validation loss.
 {% else %}
 {{ training.epochs_run }} epochs, {{ training.steps | count }} steps.
-The weights of epoch {{ training.best_epoch }} were kept.
+The {{ "averaged " if averaged }}weights of epoch {{ training.best_epoch }} were kept.
 {% endif %}
 {% if training.pretrained is defined and training.pretrained %}
 It began with weights\
@@ -233,6 +233,7 @@ def model_card(
         architecture=f"base {recipe['model']['base']}, head {recipe['model']['head']}",
         augmentation=_augmentation(metrics, params),
         recipe_method=recipe.get("method", "steps"),
+        averaged=recipe.get("averaging") is not None,
         recipe=json.dumps(recipe, indent=2, sort_keys=True, ensure_ascii=False),
     )
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tasks.data.arrays import SQUASH
-from tasks.params.params import Params
+from tasks.params.params import Params, as_read_today
 from tasks.registry.drift import Drift
 from tasks.registry.manifest import Manifest
 from tasks.stage.shown import percent
@@ -45,7 +45,7 @@ def decide(champion: Manifest | None, drift: Drift | None, params: Params, now: 
 def _reasons(champion: Manifest, drift: Drift, age: float, params: Params) -> Iterator[str]:
     """Give every reason to train; `age` is the champion's, in days."""
     wanted = params.retrain
-    if _what_makes_a_model(champion.parameters) != _what_makes_a_model(params.used()):
+    if _what_makes_a_model(as_read_today(champion.parameters)) != _what_makes_a_model(params.used()):
         yield f"the champion {champion.id} was made by other parameters"
     if wanted.new_images is not None and drift.came >= wanted.new_images:
         yield f"{drift.came:,} images came, and retrain.new_images is {wanted.new_images:,}"

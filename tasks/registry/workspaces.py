@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from tasks.params.params import parse_params, read_yaml
+from tasks.params.params import as_read_today, parse_params, read_yaml
 from tasks.registry.manifest import Manifest
 from tasks.registry.signatures import Signature, Statement, signing_key
 from tasks.registry.store import Store
@@ -93,7 +93,8 @@ def agrees(record: WorkspaceRecord, release: Manifest) -> bool:
         lock = read_yaml(record.lock, "dvc.lock")
     except InputError:
         return False
-    return params.used() == release.parameters and without_publish(lock) == release.dvc_lock and _stays_inside(lock)
+    same = params.used() == as_read_today(release.parameters)
+    return same and without_publish(lock) == release.dvc_lock and _stays_inside(lock)
 
 
 def folders_of(record: WorkspaceRecord) -> list[str]:

@@ -95,6 +95,7 @@ def render_report(evaluated: Evaluated) -> str:
         per_class=class_table(evaluated.classes, evaluated.confusion),
         unmeasured=unmeasured(evaluated.classes, evaluated.confusion.sum(axis=1)),
         cost=_cost(evaluated),
+        averaged=bool(evaluated.training.get("recipe_parameters", {}).get("averaging")),
         start=evaluated.training.get("start", {}).get("release"),
         large_tiles=max(evaluated.images.shape[1:3]) > MAX_LOSSLESS,
         mistakes=list(_tiles(evaluated, mistakes[:MISTAKES])),

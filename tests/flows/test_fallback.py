@@ -10,6 +10,7 @@ from flows.fallback import DOWNLOADS, RAW, RECORD, probe, reachable_data
 from flows.overrides import apply_overrides
 from infra.local.process import free_port
 from tasks.params.address import DOWNLOAD_URL
+from tasks.params.params import load_params
 from tasks.stage.errors import InputError
 from tests.fixtures.dvc_project import REPOSITORY
 
@@ -155,6 +156,23 @@ def test_what_the_person_sets_stays(person: Person, dead: str) -> None:
     assert "recipe: seed" in person.parameters
     person.run(download__dataset="cifar10")
     assert "dataset: cifar10" in person.parameters
+
+
+def test_what_names_classes_or_releases_of_the_data_set_comes_back_with_it(
+    person: Person, host: str, dead: str
+) -> None:
+    person.set("download.url", dead)
+    person.set("evaluate.costs", {"cat": 5})
+    person.set("train.start", "0123456789abcdef")
+    person.set("train.shrink_perturb", {"shrink": 0.4, "perturb": 0.1})
+    before = load_params(person.folder / "params.yaml")
+    person.run()
+    assert person.is_on_digits
+    params = load_params(person.folder / "params.yaml")
+    assert (params.evaluate.costs, params.train.start, params.train.shrink_perturb) == ({}, "scratch", None)
+    person.run(download__url=host)
+    after = load_params(person.folder / "params.yaml")
+    assert (after.evaluate, after.train) == (before.evaluate, before.train)
 
 
 def test_person_who_chose_digits_keeps_them(person: Person, host: str) -> None:

@@ -46,6 +46,16 @@ def test_what_goes_with_a_data_set_is_added_and_said(
     assert all(key in said[0] for key in added)
 
 
+def test_what_names_classes_or_releases_of_the_other_data_set_is_left_behind(folder: Path) -> None:
+    chosen = {"evaluate.costs": {"cat": 5}, "train.start": "0123456789abcdef"}
+    apply_overrides(chosen, folder / "params.yaml")
+    left = {"evaluate.costs": {}, "train.start": "scratch"}
+    assert fitting(COLLECTION, print, folder / "params.yaml") == {**COLLECTION, **PHOTOGRAPHS, **left}
+    given = {**COLLECTION, "evaluate.costs.defective": 10, "train.start": "champion"}
+    assert fitting(given, print, folder / "params.yaml") == {**given, **PHOTOGRAPHS}
+    assert fitting({}, print, folder / "params.yaml") == {}
+
+
 def test_a_data_set_that_stays_keeps_what_a_person_chose(folder: Path) -> None:
     apply_overrides({**COLLECTION, "train.recipe": "fast"}, folder / "params.yaml")
     assert fitting(COLLECTION, print, folder / "params.yaml") == COLLECTION

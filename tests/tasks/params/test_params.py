@@ -92,6 +92,28 @@ def test_batch_norm_is_for_vgg16_without_weights() -> None:
         parse_params(changed("recipes.fast.model", values), "params.yaml")
 
 
+def test_what_would_undo_pretrained_weights_is_refused() -> None:
+    for changes, sentence in (
+        ({("recipes", "finetune", "optimizer", "name"): "muon"}, "muon gives every kernel a norm of its own"),
+        (
+            {
+                ("train", "recipe"): "finetune",
+                ("train", "start"): "champion",
+                ("train", "shrink_perturb"): {"shrink": 0.4, "perturb": 0.1},
+            },
+            "shrink_perturb: recipe finetune begins with pretrained weights",
+        ),
+    ):
+        values = copy.deepcopy(VALUES)
+        for (*parents, last), value in changes.items():
+            section = values
+            for part in parents:
+                section = section[part]
+            section[last] = value
+        with pytest.raises(InputError, match=sentence):
+            parse_params(values, "params.yaml")
+
+
 def test_two_averages_of_the_same_weights_are_refused() -> None:
     sentence = r"yaml: recipes\.best: lookahead and averaging are two averages of the same weights: one of them must be"
     with pytest.raises(InputError, match=sentence):

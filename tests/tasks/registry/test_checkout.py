@@ -150,6 +150,25 @@ def test_a_record_of_another_release_is_not_believed(made: Made, tmp_path: Path)
         checkout(made.bucket, other.model_copy(update={"id": "0" * 16}), made.project)
 
 
+def test_a_release_from_before_a_parameter_was_there_comes_too_and_what_dvc_will_miss_is_said(made: Made) -> None:
+    values = read_yaml((made.project / "params.yaml").read_text(), "params.yaml")
+    parameters = load_params(made.project / "params.yaml").used()
+    for older in (values, parameters):
+        for section, name in (("split", "fit"), ("train", "start"), ("train", "shrink_perturb"), ("evaluate", "costs")):
+            older[section].pop(name, None)
+    YAML().dump(values, made.project / "params.yaml")
+    release = made.release.model_copy(update={"parameters": parameters})
+    assert record_workspace(made.bucket, release, made.project)
+    clone = made.clone("laptop")
+    with (clone / "dvc.yaml").open("a") as stream:
+        stream.write("# as of today\n")
+    text = (clone / "dvc.yaml").read_text().replace("params: [publish]", "params: [publish, train.start, train.seed]")
+    (clone / "dvc.yaml").write_text(text)
+    done = checkout(made.bucket, release, clone)
+    assert any("is older than dvc.yaml here and has no train.start: dvc repro wants" in doubt for doubt in done.doubts)
+    assert load_params(clone / "params.yaml").split.fit == "squash"
+
+
 def test_a_record_that_lists_files_of_its_own_is_not_believed(made: Made) -> None:
     record_workspace(made.bucket, made.release, made.project)
     key = f"workspaces/{made.release.id}.json"

@@ -87,6 +87,15 @@ def test_another_start_is_a_reason_and_the_release_that_it_stands_for_is_none() 
     assert not decide(champion(train=older), QUIET, params(), NOW).retrain, "made before there was a choice"
 
 
+def test_a_champion_from_before_a_setting_was_there_was_made_by_its_default() -> None:
+    values = params().used()
+    name, recipe = next(iter(values["recipes"].items()))
+    older = {key: value for key, value in recipe.items() if key not in ("averaging", "augment")}
+    augment = {key: recipe["augment"][key] for key in ("crop", "flip", "shrink")}
+    assert not decide(champion(recipes={name: {**older, "augment": augment}}), QUIET, params(), NOW).retrain
+    assert decide(champion(recipes={name: {**older, "augment": {"crop": 3}}}), QUIET, params(), NOW).retrain
+
+
 def test_without_a_champion_whose_past_is_known_there_is_nothing_to_wait_for() -> None:
     assert decide(None, None, params(), NOW).retrain
     assert decide(champion(), None, params(), NOW).retrain
