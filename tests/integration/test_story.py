@@ -92,6 +92,7 @@ def story(
     yield Story(photos, Store(connect(), "retrain", name), keeps, loses, overrides)
 
 
+@pytest.mark.timeout(1200)  # three whole runs and a fourth that finds nothing, on machines that are shared
 @pytest.mark.parametrize("story", [160], indirect=True)
 def test_a_collection_lives(story: Story) -> None:
     """The short form: it begins; images come, go, change their class and are spoilt, a class comes; then nothing."""
