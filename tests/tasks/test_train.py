@@ -292,7 +292,7 @@ def test_labels_that_were_replaced_under_their_old_name_are_refused(
 UNKNOWN_LAYER = """
 import keras, runpy, sys
 from tasks.models import backbones
-backbones.BACKBONES["airbench"] = lambda images, _: keras.layers.DepthwiseConv2D(3)(images)
+backbones.BACKBONES["airbench"] = lambda images, _: keras.layers.Conv2DTranspose(3, 3)(images)
 sys.argv = ["train"]
 runpy.run_module("tasks.train", run_name="__main__")
 """
@@ -311,6 +311,6 @@ def test_a_layer_that_no_saved_model_may_have_is_refused_before_training(tmp_pat
         check=False,
     )
     assert done.returncode == 2
-    assert "train: the network has the layer keras.layers.DepthwiseConv2D" in done.stderr
+    assert "train: the network has the layer keras.layers.Conv2DTranspose" in done.stderr
     assert "adds a line to tasks/model_files/allowed_classes.py" in done.stderr
     assert not (tmp_path / "model").exists()
