@@ -160,8 +160,6 @@ def test_a_release_from_before_a_parameter_was_there_comes_too_and_what_dvc_will
     release = made.release.model_copy(update={"parameters": parameters})
     assert record_workspace(made.bucket, release, made.project)
     clone = made.clone("laptop")
-    with (clone / "dvc.yaml").open("a") as stream:
-        stream.write("# as of today\n")
     text = (clone / "dvc.yaml").read_text().replace("params: [publish]", "params: [publish, train.start, train.seed]")
     (clone / "dvc.yaml").write_text(text)
     done = checkout(made.bucket, release, clone)
